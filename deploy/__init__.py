@@ -1,0 +1,17 @@
+"""The only package that knows Ray, vLLM and xgrammar.
+
+app.py        build(args) -> serve.Application: the import path of a RayService
+engine.py     catalog entry -> LLMConfig
+limits.py     every limit of an engine and of Serve, derived from the catalog's few numbers
+placement.py  catalog -> GPUs, memory and concurrency of each model, or why it does not fit
+plan_table.py a plan as text
+cluster.py    Ray and the Serve applications of a catalog, in a process of their own
+local.py      everything on this machine: what `fovea up` starts, watches and stops
+loopback.py   what keeps the last of Ray's servers off the network in a local stack
+processes.py  keeping hold of every process that the stack starts
+warmup.py     the first requests to an engine
+cli.py        the `fovea` command
+catalogs/     catalogs to start from
+cpu_torch/    what CPU engines need on their PYTHONPATH
+demo/         the demo models and the conversation of `make demo`
+"""

@@ -1,0 +1,82 @@
+"""The `fovea` command."""
+
+import pathlib
+import signal
+import sys
+
+import click
+
+from deploy.local import LocalStack, StackError
+from deploy.placement import PlacementError, plan_catalog
+from deploy.plan_table import plan_table
+from gateway import __version__
+from gateway.__main__ import main as gateway_main
+from gateway.catalog.read import CatalogError, load_catalog
+
+DEFAULT_CATALOG = pathlib.Path(__file__).parent / "catalogs" / "cpu-demo.yaml"
+
+_CATALOG = click.argument("catalog", type=click.Path(path_type=pathlib.Path), default=DEFAULT_CATALOG, required=False)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fovea")
+def main() -> None:
+    """Serve vision-language models on your own hardware."""
+
+
+@main.command()
+@_CATALOG
+@click.option("--port", default=8000, show_default=True, help="The port of 127.0.0.1 that the gateway listens on.")
+def up(catalog: pathlib.Path, port: int) -> None:
+    """Serve CATALOG on this machine, and to it alone, until Ctrl-C: Ray, engines, gateway.
+
+    Without CATALOG, two small demo models are made and served on the CPU.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        click.echo(f"fovea {__version__}: {catalog}")
+        models = load_catalog(catalog)
+        plan_catalog(models)
+        with LocalStack(catalog, port, click.echo) as stack:
+            click.echo(_how_to_ask(stack.url, next(iter(models.models))))
+            stack.watch()
+    except KeyboardInterrupt:
+        click.echo("stopped; no process is left")
+    except (CatalogError, PlacementError, StackError) as error:
+        sys.exit(_failed(error))
+
+
+@main.command()
+@_CATALOG
+def plan(catalog: pathlib.Path) -> None:
+    """Print where the models of CATALOG go: GPUs, memory, and how many requests they hold."""
+    try:
+        click.echo(plan_table(plan_catalog(load_catalog(catalog))))
+    except (CatalogError, PlacementError) as error:
+        sys.exit(_failed(error))
+
+
+@main.command()
+def gateway() -> None:
+    """Run the gateway alone, against engines anywhere, as the FOVEA_ variables say."""
+    gateway_main()
+
+
+def _how_to_ask(url: str, model: str) -> str:
+    return f"""
+Ready. Ask it something:
+
+    curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\
+      -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "What do you see?"}}], "max_tokens": 32}}'
+
+or give the OpenAI SDK base_url="{url}/v1". Ctrl-C stops everything.
+"""
+
+
+def _failed(error: Exception) -> int:
+    click.echo(str(error), err=True)
+    return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""`python -m deploy.cluster CATALOG`: Ray and the catalog's Serve applications, until SIGTERM.
+
+A process of its own, so that whoever starts it (`deploy.local`) needs neither Ray nor torch, and survives whatever happens
+here. Tells its progress on stdout, one JSON object a line; everything else, Ray's and vLLM's logs included, is on stderr.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+from typing import Any, TextIO
+
+import ray
+from ray import serve
+from ray.serve.schema import ApplicationStatus
+
+from deploy.app import application, require_serve_environment
+from deploy.loopback import WORKER_SETUP_HOOK
+from deploy.processes import adopt_orphans, end_with_parent, stop_descendants
+from gateway.catalog.models import Catalog
+from gateway.catalog.read import load_catalog
+
+_LOGICAL_CPUS = 64
+"""Ray's CPUs are for its bookkeeping; engines share the real ones. Enough that no application waits for a place."""
+
+_POLL_S = 0.5
+
+
+def run(catalog: Catalog, port: int, progress: TextIO) -> None:
+    """Serves `catalog` on 127.0.0.1:`port`, each model under `/<name>`, until SIGTERM or SIGINT."""
+    require_serve_environment(catalog)
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    ray.init(
+        address="local",
+        num_cpus=_LOGICAL_CPUS,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"worker_process_setup_hook": WORKER_SETUP_HOOK},
+    )
+    _tell(progress, "ray_started")
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run_many(
+        [serve.RunTarget(application(name, catalog), name=name, route_prefix=f"/{name}") for name in catalog.models],
+        wait_for_ingress_deployment_creation=False,
+        wait_for_applications_running=False,
+    )
+    waiting = dict.fromkeys(catalog.models)
+    while waiting and not stopped.wait(_POLL_S):
+        for name in list(waiting):
+            if _has_started(name, progress):
+                del waiting[name]
+    if not stopped.is_set():
+        _tell(progress, "all_running")
+    stopped.wait()
+    # Not serve.shutdown(): it would drain replicas for 30 s and more, and whoever stops a local stack has drained the
+    # gateway before.
+    ray.shutdown()
+
+
+def _has_started(name: str, progress: TextIO) -> bool:
+    """Whether the application runs; tells it, and exits where it never will."""
+    app = serve.status().applications.get(name)
+    if app is None:
+        return False
+    if app.status == ApplicationStatus.RUNNING:
+        _tell(progress, "model_running", model=name)
+        return True
+    if app.status == ApplicationStatus.DEPLOY_FAILED:
+        reasons = [app.message, *(deployment.message for deployment in app.deployments.values())]
+        _tell(progress, "model_failed", model=name, reason="\n".join(reason for reason in reasons if reason))
+        raise SystemExit(1)
+    return False
+
+
+def _tell(progress: TextIO, event: str, **fields: Any) -> None:
+    print(json.dumps({"event": event, "at": time.time()} | fields), file=progress, flush=True)
+
+
+def main() -> None:
+    """Parses the command line and serves; ends everything below itself whichever way it ends."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.cluster")
+    parser.add_argument("catalog", type=pathlib.Path)
+    parser.add_argument("--port", type=int, required=True)
+    arguments = parser.parse_args()
+    # Libraries print to stdout as they please; the progress keeps it for itself.
+    progress = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    adopt_orphans()
+    end_with_parent()
+    try:
+        run(load_catalog(arguments.catalog), arguments.port, progress)
+    finally:
+        stop_descendants(grace_s=5)
+
+
+if __name__ == "__main__":
+    main()

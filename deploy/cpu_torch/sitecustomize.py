@@ -1,0 +1,107 @@
+"""Lets torchvision, torchaudio and torchcodec be imported, or be missed politely, beside a CPU build of torch.
+
+PyPI carries the three for CUDA only. Next to CPU torch their compiled parts do not load: torchvision dies with "operator
+torchvision::nms does not exist", the others with "Could not load this library", and each takes transformers and vLLM
+along. What those need is the Python part, so it is enough that the two operator names exist, that torchaudio takes the
+way it has for an installation without its library, and that torchcodec fails with the ImportError vLLM is prepared for.
+
+Python imports a module of this name at start-up when its folder is on PYTHONPATH (`deploy.engine` puts it there for CPU
+engines), so it reaches the Serve replica, EngineCore, the workers and vLLM's model inspection, which are all processes of
+their own; a vLLM plugin would come too late. It costs a process nothing until one of the three is imported, and changes
+nothing unless torch is a CPU build and the import has really failed.
+"""
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+_libraries: list[object] = []  # torch forgets an operator when the Library that defined it is collected
+
+
+def _define_torchvision_operators() -> None:
+    import torch
+
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _libraries.append(library)
+    # The first attempt left submodules behind that refer to the package object it failed on.
+    for name in [name for name in sys.modules if name.startswith("torchvision.")]:
+        del sys.modules[name]
+
+
+def _skip_torchaudio_library() -> None:
+    # `_load_lib` returns False where the library file is absent, and torchaudio then imports without it.
+    vars(sys.modules["torchaudio._extension.utils"])["_load_lib"] = lambda lib: False
+
+
+def _miss_torchcodec() -> None:
+    raise ImportError("torchcodec is a CUDA build and torch is a CPU build: taken as not installed")
+
+
+_REMEDIES: dict[str, Callable[[], None]] = {
+    "torchvision": _define_torchvision_operators,
+    "torchaudio": _skip_torchaudio_library,
+    "torchcodec": _miss_torchcodec,
+}
+
+
+class _RetryingLoader(importlib.abc.Loader):
+    """Runs the package's own loader; where it fails beside CPU torch, applies the remedy and runs it once more."""
+
+    def __init__(self, loader: importlib.abc.Loader, remedy: Callable[[], None]) -> None:
+        self._loader = loader
+        self._remedy = remedy
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        try:
+            self._loader.exec_module(module)
+        except (RuntimeError, OSError):
+            import torch
+
+            if torch.version.cuda is not None:
+                raise
+            self._remedy()
+            self._loader.exec_module(module)
+
+
+class CpuTorchFinder(importlib.abc.MetaPathFinder):
+    """Wraps the loaders of the three packages, and of nothing else."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        remedy = _REMEDIES.get(fullname)
+        if remedy is None:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _RetryingLoader(spec.loader, remedy)
+        return spec
+
+
+def install() -> None:
+    """Puts the finder first on `sys.meta_path`; a second call does nothing."""
+    if not any(type(finder).__name__ == CpuTorchFinder.__name__ for finder in sys.meta_path):
+        sys.meta_path.insert(0, CpuTorchFinder())
+
+
+def _run_shadowed_sitecustomize() -> None:
+    """Runs the sitecustomize that this one hides, if the installation has one (Debian's Python does)."""
+    here = pathlib.Path(__file__).resolve().parent
+    elsewhere = [entry for entry in sys.path if pathlib.Path(entry or ".").resolve() != here]
+    spec = importlib.machinery.PathFinder.find_spec("sitecustomize", elsewhere)
+    if spec is not None and spec.loader is not None:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+if __name__ == "sitecustomize":
+    install()
+    _run_shadowed_sitecustomize()

@@ -1,0 +1,123 @@
+"""Catalog entry -> `LLMConfig`: what Ray Serve LLM needs to run one model as its owner described it.
+
+Importing this module imports ray, torch and vLLM; on a machine without a GPU that needs `cpu_torch/` on the PYTHONPATH.
+"""
+
+import os
+import pathlib
+from typing import Any
+
+from ray.serve.llm import LLMConfig
+
+from deploy.demo import demo_model_path, is_demo_source
+from deploy.limits import replica_limits
+from gateway.catalog.models import Catalog, Hardware, Model
+
+CPU_TORCH = pathlib.Path(__file__).parent / "cpu_torch"
+
+# One worker of the model beside the actor that drives it. Fractions, because they are for Ray's bookkeeping only: engine
+# processes share the cores of the machine whatever is written here.
+_CPU_PER_WORKER = 0.5
+_CPU_PER_REPLICA = 0.1
+
+
+def engine_args(model: Model, hardware: Hardware) -> dict[str, Any]:
+    """vLLM's arguments (engine and frontend ones, by their own names) for one replica.
+
+    Raises ValueError: the entry's `engine_args` names one that Fovea derives.
+    """
+    derived = _derived_engine_args(model, hardware)
+    taken = sorted(derived.keys() & model.engine_args.keys())
+    if taken:
+        raise ValueError(f"engine_args may not name {', '.join(taken)}: Fovea derives it from the rest of the entry")
+    return derived | model.engine_args
+
+
+def _derived_engine_args(model: Model, hardware: Hardware) -> dict[str, Any]:
+    limits = replica_limits(model)
+    args: dict[str, Any] = {
+        "tensor_parallel_size": model.tensor_parallel,
+        "max_model_len": model.context_tokens,
+        "max_num_seqs": limits.max_num_seqs,
+        "max_num_queued_reqs": limits.max_num_queued_reqs,
+        # One backend for good: with `auto`, vLLM keeps the one of the first request that is structured, and compiles
+        # schemas with it that were meant for another. Without any-whitespace a model cannot loop on blanks.
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        # Sampling defaults are vLLM's own, not what a model's repository happens to carry.
+        "generation_config": "vllm",
+        "enable_log_requests": False,
+        # Fovea sends images only, as data: URLs; the engine fetches from nowhere.
+        "limit_mm_per_prompt": {"image": model.images_per_request, "video": 0},
+        "allowed_media_domains": ["none.invalid"],
+        "trust_remote_code": model.trust_remote_code,
+    }
+    if model.revision is not None:
+        args["revision"] = model.revision
+    if model.effective_tool_parser is not None:
+        # Level `parameter`: what a tool is called with fits its schema, whether or not the caller said `strict`.
+        args |= {
+            "enable_auto_tool_choice": True,
+            "tool_call_parser": model.effective_tool_parser,
+            "tool_strict_level": "parameter",
+        }
+    if hardware.kind == "cpu":
+        args |= {"dtype": "bfloat16", "enforce_eager": True}
+    else:
+        args |= {"gpu_memory_utilization": model.gpu_memory_utilization}
+    return args
+
+
+def llm_config(name: str, model: Model, catalog: Catalog) -> LLMConfig:
+    """The configuration of one model for `ray.serve.llm`; `name` is what engines know the model by."""
+    limits = replica_limits(model)
+    return LLMConfig(
+        model_loading_config={"model_id": name, "model_source": _source(model)},
+        engine_kwargs=engine_args(model, catalog.hardware),
+        runtime_env={"env_vars": _engine_environment(model, catalog.hardware)},
+        # With it vLLM's counters go to Ray's exporter, and the replica's own /metrics lacks them.
+        log_engine_metrics=False,
+        deployment_config={
+            "num_replicas": model.replicas,
+            "ray_actor_options": {"num_cpus": _CPU_PER_REPLICA if catalog.hardware.kind == "cpu" else 1},
+            "max_ongoing_requests": limits.max_ongoing_requests,
+            "max_queued_requests": limits.max_queued_requests,
+            "health_check_period_s": limits.health_check_period_s,
+            "health_check_timeout_s": limits.health_check_timeout_s,
+            "graceful_shutdown_wait_loop_s": limits.graceful_shutdown_wait_loop_s,
+            "graceful_shutdown_timeout_s": limits.graceful_shutdown_timeout_s,
+        },
+        **_accelerator(catalog.hardware),
+    )
+
+
+def _accelerator(hardware: Hardware) -> dict[str, Any]:
+    if hardware.kind == "gpu":
+        return {"accelerator_type": hardware.accelerator_type, "accelerator_config": {"kind": "gpu"}}
+    return {
+        "accelerator_config": {"kind": "cpu"},
+        "placement_group_config": {"bundle_per_worker": {"CPU": _CPU_PER_WORKER}},
+    }
+
+
+def _source(model: Model) -> str:
+    return str(demo_model_path(model.source)) if is_demo_source(model.source) else model.source
+
+
+def _engine_environment(model: Model, hardware: Hardware) -> dict[str, str]:
+    environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if is_demo_source(model.source) or pathlib.Path(model.source).is_dir():
+        environment["HF_HUB_OFFLINE"] = "1"  # the files are here: no look-up may delay or fail the start
+    if hardware.kind == "cpu":
+        environment |= {
+            "PYTHONPATH": with_cpu_torch(os.environ.get("PYTHONPATH")),
+            "VLLM_CPU_KVCACHE_SPACE": f"{model.kv_cache.memory_gib:g}",
+            # vLLM would bind its threads to cores of their own, which several engines on one machine cannot all have.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        }
+    return environment
+
+
+def with_cpu_torch(pythonpath: str | None) -> str:
+    """`pythonpath` with the folder of the CPU remedies in front, once."""
+    entries = [entry for entry in (pythonpath or "").split(os.pathsep) if entry and entry != str(CPU_TORCH)]
+    return os.pathsep.join([str(CPU_TORCH), *entries])

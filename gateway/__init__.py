@@ -1,0 +1,16 @@
+"""The OpenAI-compatible gateway: HTTP and data only; it imports none of ray, vllm, torch, transformers, xgrammar.
+
+__main__.py   `python -m gateway`: settings, uvicorn
+app.py        the application: routes, error handlers and the resources it opens and closes
+settings.py   the one settings object; the only reader of the environment
+errors.py     the exception tree; status, OpenAI type and code of each
+body.py       request bytes to a JSON document, within the limit
+catalog/      the models this deployment serves
+images/       image payloads of a request
+wire/         OpenAI's shapes
+pipeline/     the straight line from a request to its answer
+upstream/     the engines behind the gateway
+telemetry/    metrics and logs
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,53 @@
+"""`python -m gateway`: settings from the environment, uvicorn."""
+
+import math
+import os
+import sys
+
+import uvicorn
+
+from gateway.app import create_app
+from gateway.catalog.read import CatalogError, load_catalog
+from gateway.settings import Settings, SettingsError, read_settings
+from gateway.telemetry.logs import configure_logs
+
+
+def serve(settings: Settings) -> None:
+    """Answers until SIGTERM or SIGINT, then lets running answers end.
+
+    Raises CatalogError: the catalog cannot be used.
+    """
+    catalog = load_catalog(settings.catalog)
+    configure_logs(settings.log_level)
+    created = int(settings.catalog.stat().st_mtime)
+    longest_answer_s = max(model.longest_answer_s for model in catalog.models.values())
+    uvicorn.run(
+        create_app(settings, catalog, created),
+        host=settings.host,
+        port=settings.port,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=math.ceil(longest_answer_s),
+    )
+
+
+def main() -> None:
+    """Reads the settings and serves; a mistake in either is a message and exit status 2."""
+    try:
+        serve(read_settings(os.environ))
+    except (SettingsError, CatalogError) as error:
+        sys.exit(_refused(error))
+
+
+def _refused(error: Exception) -> int:
+    print(error, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

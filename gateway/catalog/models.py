@@ -1,0 +1,149 @@
+"""The types of the catalog file; a key that is not here is an error."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from gateway.catalog.families import FAMILIES, Family, FamilyName
+
+TENSOR_PARALLEL_FROM_B = 26
+"""From this many billion parameters, rounded as models are named, a model is tensor-parallel unless its entry says why not."""
+
+MIB = 1024**2
+
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.\-]{0,61}[a-z0-9])?$")]
+"""Lower case, because it becomes a route, a Serve application and, on Kubernetes, a resource name."""
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Hardware(_Entry):
+    """What the cluster that serves the catalog offers."""
+
+    kind: Literal["cpu", "gpu"]
+    nodes: Annotated[int, Field(ge=1)] = 1
+    gpus_per_node: Annotated[int, Field(ge=0)] = 0
+    gpu_memory_gib: Annotated[float, Field(gt=0)] | None = None
+    accelerator_type: str | None = None
+    """Ray's name of the GPU type (`H100`, `L40S`, ...), where nodes of several types share a cluster."""
+
+    @model_validator(mode="after")
+    def _gpus_have_memory(self) -> Self:
+        if self.kind == "gpu" and (self.gpus_per_node < 1 or self.gpu_memory_gib is None):
+            raise ValueError("kind gpu needs gpus_per_node of at least 1 and gpu_memory_gib")
+        if self.kind == "cpu" and (self.gpus_per_node or self.gpu_memory_gib or self.accelerator_type):
+            raise ValueError("kind cpu takes no gpus_per_node, gpu_memory_gib or accelerator_type")
+        return self
+
+
+class Limits(_Entry):
+    """Limits that gateway and engines must agree on."""
+
+    body_mib: Annotated[int, Field(ge=1, le=1024)] = 64
+
+    @property
+    def body_bytes(self) -> int:
+        return self.body_mib * MIB
+
+
+class KvCache(_Entry):
+    """What decides the size of a token in the KV cache, as in the model's config.json.
+
+    `layers` is `num_hidden_layers` and `kv_heads` is `num_key_value_heads`, both of the language model.
+    """
+
+    layers: Annotated[int, Field(ge=1)]
+    kv_heads: Annotated[int, Field(ge=1)]
+    head_dim: Annotated[int, Field(ge=1)]
+    attention_heads: Annotated[int, Field(ge=1)]
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    """Host memory set aside for the cache of one worker; on CPU only. On a GPU it is what the weights leave."""
+
+
+class Model(_Entry):
+    """One model: what it is, how it is served, and what one replica of it takes on."""
+
+    source: Annotated[str, StringConstraints(min_length=1)]
+    """A Hugging Face repository, a folder, a bucket address, or `demo:NAME` for a demo model made on the spot."""
+    revision: str | None = None
+    """The commit to serve; without it the newest one, whatever that is on the day an engine starts."""
+    trust_remote_code: bool = False
+    """Whether engines may run Python that the repository carries. Pin `revision` where they do."""
+    family: Annotated[FamilyName, Field(strict=False)]
+    tier: Annotated[str, StringConstraints(min_length=1)]
+    parameters_b: Annotated[float, Field(gt=0)]
+    """Size in billions of parameters, the vision tower included."""
+    bits_per_parameter: Literal[4, 8, 16] = 16
+    """16 for bfloat16; 8 or 4 where the source is quantized."""
+    kv_cache: KvCache
+
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    not_tensor_parallel_because: str | None = None
+    """Why a model of 26B parameters or more runs on one GPU."""
+    replicas: Annotated[int, Field(ge=1)] = 1
+
+    context_tokens: Annotated[int, Field(ge=256)]
+    """The longest prompt and answer together; images count as the tokens they become."""
+    images_per_request: Annotated[int, Field(ge=0)] = 8
+    concurrency: Annotated[int, Field(ge=1)]
+    """Requests that one replica works on at once."""
+    queue_depth: Annotated[int, Field(ge=0)]
+    """Requests that may wait at one replica; one more is refused."""
+    longest_answer_s: Annotated[float, Field(gt=0)]
+    """The longest that an answer may take; nothing that restarts or reloads cuts a younger one off."""
+
+    tool_parser: str | None = None
+    """vLLM's name of a tool parser, where it differs from the family's; `none` for no tools."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    engine_args: dict[str, Any] = {}
+    """Further vLLM engine arguments; those that Fovea derives are refused."""
+    engine_url: str | None = None
+    """Where the model's engines answer, without `/v1`. Default: `FOVEA_ENGINES_URL` plus the model's name."""
+
+    @model_validator(mode="after")
+    def _large_models_are_tensor_parallel(self) -> Self:
+        if round(self.parameters_b) < TENSOR_PARALLEL_FROM_B or self.tensor_parallel > 1:
+            return self
+        if not self.not_tensor_parallel_because:
+            raise ValueError(
+                f"a model of {self.parameters_b:g}B parameters (from {TENSOR_PARALLEL_FROM_B}B on) needs tensor_parallel of "
+                "2 or more, or not_tensor_parallel_because with the reason"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.kv_cache.attention_heads % self.tensor_parallel:
+            raise ValueError(
+                f"tensor_parallel {self.tensor_parallel} does not divide attention_heads {self.kv_cache.attention_heads}"
+            )
+        return self
+
+    @property
+    def family_facts(self) -> Family:
+        return FAMILIES[self.family]
+
+    @property
+    def effective_tool_parser(self) -> str | None:
+        """The parser the engine runs with; None where the model takes no tools."""
+        if self.tool_parser is None:
+            return self.family_facts.tool_parser
+        return None if self.tool_parser == "none" else self.tool_parser
+
+
+class Catalog(_Entry):
+    """Every model of a deployment, and what they run on."""
+
+    hardware: Hardware
+    limits: Limits = Limits()
+    models: Annotated[dict[ModelName, Model], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _memory_is_named_where_it_is_needed(self) -> Self:
+        for name, model in self.models.items():
+            if (model.kv_cache.memory_gib is not None) != (self.hardware.kind == "cpu"):
+                verb = "needs" if self.hardware.kind == "cpu" else "takes no"
+                raise ValueError(f"models.{name}: hardware of kind {self.hardware.kind} {verb} kv_cache.memory_gib")
+        return self

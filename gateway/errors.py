@@ -1,0 +1,177 @@
+"""The exception tree. Whatever refuses or fails raises one of these; `app.py` turns it into OpenAI's error form, once.
+
+GatewayError
+├── RequestError                400  the caller can mend it
+│   ├── MalformedJson           400  the body is not JSON
+│   ├── InvalidField            400  a field has the wrong type or value
+│   ├── UnknownField            400  no such field
+│   ├── UnsupportedField        400  a field that exists elsewhere, with what to use instead
+│   ├── InvalidImage            400  an image that cannot be taken
+│   ├── ModelNotFound           404
+│   ├── PathNotFound            404
+│   ├── MethodNotAllowed        405
+│   ├── BodyTooLarge            413
+│   ├── UnsupportedMediaType    415
+│   └── EngineRefused           4xx  the engine found fault with the request
+├── EngineUnavailable           503  no engine could take it; comes with Retry-After
+├── EngineFailed                502  the engine gave no usable answer
+└── InternalError               500  ours
+
+The caller of a status of 500 and above learns nothing of what is inside; the log does.
+"""
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """A request that ends in an error. `message` and `param`, a path such as `messages[0].role`, are for the caller."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str | None] = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+    @property
+    def error_code(self) -> str | None:
+        return self.code
+
+    @property
+    def http_status(self) -> int:
+        return self.status
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {}
+
+
+class RequestError(GatewayError):
+    """The caller can mend it."""
+
+    status = 400
+    type = "invalid_request_error"
+    code: ClassVar[str | None] = None
+
+
+class MalformedJson(RequestError):
+    """The body is not a JSON object."""
+
+    code = "invalid_json"
+
+
+class InvalidField(RequestError):
+    """A field is missing, or has the wrong type or value; `reason` says which, as OpenAI's own codes do."""
+
+    code = "invalid_value"
+
+    def __init__(self, message: str, *, param: str | None, reason: str = "invalid_value") -> None:
+        super().__init__(message, param=param)
+        self._reason = reason
+
+    @property
+    def error_code(self) -> str:
+        return self._reason
+
+
+class UnknownField(RequestError):
+    """A field that neither OpenAI nor Fovea knows."""
+
+    code = "unknown_parameter"
+
+
+class UnsupportedField(RequestError):
+    """A field that means something elsewhere; the message says what to use instead."""
+
+    code = "unsupported_parameter"
+
+
+class InvalidImage(RequestError):
+    """An image that cannot be taken: its source, its encoding or its format."""
+
+    code = "invalid_image"
+
+
+class ModelNotFound(RequestError):
+    """The catalog has no such model."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class PathNotFound(RequestError):
+    """Nothing answers under the path."""
+
+    status = 404
+    code = "path_not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """The path answers, but not to this method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allowed: str) -> None:
+        super().__init__(message)
+        self._allowed = allowed
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"allow": self._allowed}
+
+
+class BodyTooLarge(RequestError):
+    """The body is over the catalog's `limits.body_mib`."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class UnsupportedMediaType(RequestError):
+    """The body is compressed, or is said not to be JSON."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class EngineRefused(RequestError):
+    """The engine found fault with the request: its own status (4xx) and words."""
+
+    code = "invalid_value"
+
+    def __init__(self, message: str, *, status: int, param: str | None) -> None:
+        super().__init__(message, param=param)
+        self._status = status
+
+    @property
+    def http_status(self) -> int:
+        return self._status
+
+
+class EngineUnavailable(GatewayError):
+    """No engine of the model could take the request; trying again after `retry_after_s` seconds makes sense."""
+
+    status = 503
+    code = "model_unavailable"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self._retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"retry-after": str(self._retry_after_s)}
+
+
+class EngineFailed(GatewayError):
+    """The engine took the request and gave no usable answer."""
+
+    status = 502
+    code = "engine_error"
+
+
+class InternalError(GatewayError):
+    """A defect of the gateway's own."""

@@ -1,0 +1,106 @@
+"""One request: its id, what became of it, in the response, the metrics and the log."""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.telemetry.logs import log_event
+from gateway.telemetry.metrics import Metrics
+
+REQUEST_ID_HEADER = "x-request-id"
+CLIENT_CLOSED_REQUEST = 499
+
+_UNKNOWN_PATH = "other"
+"""One label for every path that does not exist, or whoever scans us would fill the registry."""
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """What is known of a request so far. It lives in the ASGI scope, for whoever answers to add to."""
+
+    request_id: str
+    started_s: float
+    model: str = ""
+    stream: bool = False
+    status: int = 500
+    first_byte_s: float | None = None
+    error: BaseException | None = None
+    left_early: bool = field(default=False)
+
+    @classmethod
+    def of(cls, scope: Scope) -> "RequestRecord":
+        record = scope["fovea.request"]
+        assert isinstance(record, RequestRecord)
+        return record
+
+    def routed(self, model: str, *, stream: bool) -> None:
+        """The request goes to `model`."""
+        self.model = model
+        self.stream = stream
+
+    def disconnected(self) -> None:
+        """The client went away before it had its answer."""
+        self.left_early = True
+
+    @property
+    def final_status(self) -> int:
+        return CLIENT_CLOSED_REQUEST if self.left_early else self.status
+
+
+class RequestTelemetry:
+    """Middleware around everything else: gives a request its id and records its end.
+
+    `paths` holds the path of each endpoint, by which requests are counted; `clock` gives seconds that only grow.
+    """
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, paths: Mapping[object, str], clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._paths = paths
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = RequestRecord(request_id=uuid.uuid4().hex, started_s=self._clock())
+        inner = {**scope, "fovea.request": record}
+
+        async def send_recorded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.status = message["status"]
+                message["headers"] = [*message["headers"], (REQUEST_ID_HEADER.encode(), record.request_id.encode())]
+            elif record.first_byte_s is None and message.get("body"):
+                record.first_byte_s = self._clock()
+            await send(message)
+
+        with self._metrics.in_flight.track_inprogress():
+            try:
+                await self._app(inner, receive, send_recorded)
+            finally:
+                # The router has written into the scope where the request went.
+                self._record_end(record, self._paths.get(inner.get("endpoint"), _UNKNOWN_PATH))
+
+    def _record_end(self, record: RequestRecord, path: str) -> None:
+        seconds = self._clock() - record.started_s
+        stream = str(record.stream).lower()
+        self._metrics.requests.labels(path, record.model, str(record.final_status)).inc()
+        self._metrics.request_seconds.labels(path, record.model, stream).observe(seconds)
+        if record.first_byte_s is not None:
+            self._metrics.first_byte_seconds.labels(path, record.model, stream).observe(record.first_byte_s - record.started_s)
+        log_event(
+            "request_ended",
+            logging.DEBUG if path in ("/healthz", "/readyz", "/metrics") else logging.INFO,
+            request_id=record.request_id,
+            path=path,
+            model=record.model,
+            stream=record.stream,
+            status=record.final_status,
+            seconds=round(seconds, 4),
+        )

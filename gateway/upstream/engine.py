@@ -1,0 +1,28 @@
+"""What the pipeline needs of an engine."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAnswer:
+    """An engine's answer, of status 200: its media type and its bytes as they come.
+
+    Reading `chunks` raises EngineFailed where the engine breaks off.
+    """
+
+    content_type: str
+    chunks: AsyncIterator[bytes]
+
+
+class Engine(Protocol):
+    """The engines of every model."""
+
+    def complete(self, model: str, body: bytes, request_id: str) -> AbstractAsyncContextManager[EngineAnswer]:
+        """Sends a chat completion request to an engine of `model`; leaving the context ends the request there.
+
+        Raises EngineRefused, EngineUnavailable, EngineFailed.
+        """
+        ...

@@ -1,0 +1,459 @@
+"""The chat completion request: what is passed on to the engine, what is left out, what is refused.
+
+Every field of OpenAI's API and of vLLM's request is in one of three places: a field of `ChatCompletionRequest` (checked and
+passed on), `LEFT_OUT` (dropped, and named in the response header x-fovea-left-out), or `REFUSED` (a 400 that says what to
+use instead). Any other is unknown, and a 400. A test holds the three against vLLM's own request type.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+
+from gateway.errors import UnknownField, UnsupportedField
+from gateway.wire.invalid import Path, disagreement, first_finding, written
+
+MAX_N = 8
+MAX_STOP_SEQUENCES = 16
+
+LEFT_OUT: dict[str, str] = {
+    # vLLM's, and not the caller's to decide: code and memory of the engine, its queue, its caches and its transport.
+    "mm_processor_kwargs": "images are sized by the gateway",
+    "media_io_kwargs": "images are read by the gateway",
+    "chat_template": "the model's own template is used",
+    "priority": "requests of one class are served in order",
+    "request_id": "the gateway gives every request its id, in x-request-id",
+    "session_id": "the gateway picks the replica",
+    "cache_salt": "caches are kept apart by the gateway",
+    "kv_transfer_params": "transport between engines is not the caller's",
+    "ec_transfer_params": "transport between engines is not the caller's",
+    "vllm_xargs": "extensions of the engine are not the caller's",
+    "documents": "the model's own template is used",
+    "routed_experts_prompt_start": "expert routing is not returned",
+    # vLLM's, for its render endpoints only.
+    "return_token_offsets": "has no effect on an answer",
+    "mm_payload": "has no effect on an answer",
+    "return_mm_kwargs": "has no effect on an answer",
+    # OpenAI's, about its own platform.
+    "user": "nothing is recorded by end user",
+    "safety_identifier": "nothing is recorded by end user",
+    "metadata": "answers are not stored",
+    "store": "answers are not stored",
+    "service_tier": "there is one class of service",
+    "prompt_cache_key": "caches are kept by the gateway",
+    "prompt_cache_retention": "caches are kept by the gateway",
+    "prompt_cache_options": "caches are kept by the gateway",
+    "prediction": "speeds up OpenAI's own engines only",
+    "verbosity": "no model here knows it",
+    "moderation": "there is no moderation",
+}
+
+REFUSED: dict[str, str] = {
+    "guided_json": "Use 'response_format' of type 'json_schema', or 'structured_outputs': {'json': ...}.",
+    "guided_regex": "Use 'structured_outputs': {'regex': ...}.",
+    "guided_choice": "Use 'structured_outputs': {'choice': [...]}.",
+    "guided_grammar": "Use 'structured_outputs': {'grammar': ...}.",
+    "guided_decoding_backend": "Leave it out: the backend is xgrammar.",
+    "guided_whitespace_pattern": "Leave it out: structured answers have no free whitespace.",
+    "functions": "Use 'tools'.",
+    "function_call": "Use 'tool_choice'.",
+    "audio": "Leave it out: answers are text.",
+    "modalities": "Leave it out: answers are text.",
+    "web_search_options": "Leave it out: models here do not search the web.",
+    "use_beam_search": "Use 'n' with a temperature.",
+    "best_of": "Use 'n'.",
+    "echo": "Leave it out: the prompt is not repeated.",
+    "add_special_tokens": "Leave it out: the model's own template adds them.",
+    "prompt_logprobs": "Use 'logprobs' for the answer's tokens.",
+    "return_prompt_text": "Leave it out: the rendered prompt is not returned.",
+    "watermarking": "Leave it out: answers are not watermarked.",
+}
+
+_LEFT_OUT_OF_PARTS = frozenset({"uuid", "cache_control"})
+"""A `uuid` would be the image's identity in vLLM's caches, whatever its bytes are."""
+
+_TEMPLATE_KWARGS = frozenset({"enable_thinking"})
+"""What a caller may tell the model's chat template."""
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class TextPart(_Wire):
+    """Words."""
+
+    type: Literal["text"]
+    text: str
+
+
+class RefusalPart(_Wire):
+    """Words of an earlier answer that refused."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+class ImageUrl(_Wire):
+    """Where an image is, and how closely the model should look."""
+
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(_Wire):
+    """An image."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+def _form(value: Any) -> str | None:
+    return "string" if isinstance(value, str) else "array" if isinstance(value, list) else None
+
+
+_STRING_OR_ARRAY = Discriminator(
+    _form, custom_error_type="string_or_array", custom_error_message="Input should be a string or an array"
+)
+_UserPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+_AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
+_Text = Annotated[Annotated[str, Tag("string")] | Annotated[list[TextPart], Tag("array")], _STRING_OR_ARRAY]
+_UserContent = Annotated[
+    Annotated[str, Tag("string")] | Annotated[list[_UserPart], Field(min_length=1), Tag("array")], _STRING_OR_ARRAY
+]
+_AssistantContent = Annotated[Annotated[str, Tag("string")] | Annotated[list[_AssistantPart], Tag("array")], _STRING_OR_ARRAY]
+
+
+class SystemMessage(_Wire):
+    """Instructions; OpenAI's newer models call the role `developer`, and vLLM maps it where a template does not know it."""
+
+    role: Literal["system", "developer"]
+    content: _Text
+    name: str | None = None
+
+
+class UserMessage(_Wire):
+    """What is asked: words and images."""
+
+    role: Literal["user"]
+    content: _UserContent
+    name: str | None = None
+
+
+class CalledFunction(_Wire):
+    """A function that an earlier answer called; `arguments` is JSON as text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(_Wire):
+    """A call that an earlier answer made."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: int | None = None
+
+
+class AssistantMessage(_Wire):
+    """An earlier answer, as the SDK hands it back: with all its fields, most of them null."""
+
+    role: Literal["assistant"]
+    content: _AssistantContent | None = None
+    name: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    annotations: list[Any] | None = Field(None, exclude=True)
+    audio: None = Field(None, exclude=True)
+    function_call: None = Field(None, exclude=True)
+
+
+class ToolMessage(_Wire):
+    """What a called tool returned."""
+
+    role: Literal["tool"]
+    content: _Text
+    tool_call_id: str
+    name: str | None = None
+
+
+Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+
+class FunctionTool(_Wire):
+    """A function that the answer may call; `parameters` is a JSON Schema."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(_Wire):
+    """A tool on offer."""
+
+    type: Literal["function"]
+    function: FunctionTool
+
+
+class ChosenFunction(_Wire):
+    """The name of the one function to call."""
+
+    name: str
+
+
+class ToolChoice(_Wire):
+    """The one tool to call."""
+
+    type: Literal["function"]
+    function: ChosenFunction
+
+
+def _choice_form(value: Any) -> str | None:
+    return "string" if isinstance(value, str) else "object" if isinstance(value, dict) else None
+
+
+_ToolChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("string")] | Annotated[ToolChoice, Tag("object")],
+    Discriminator(
+        _choice_form, custom_error_type="string_or_object", custom_error_message="Input should be a string or an object"
+    ),
+]
+
+
+class TextFormat(_Wire):
+    """Free text."""
+
+    type: Literal["text"]
+
+
+class JsonObjectFormat(_Wire):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+
+class JsonSchema(_Wire):
+    """A schema under a name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, serialize_by_alias=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    json_schema: Annotated[dict[str, Any], Field(alias="schema")]
+    description: str | None = None
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(_Wire):
+    """JSON that fits a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+
+
+class StructuredOutputs(_Wire):
+    """vLLM's own way to constrain an answer: exactly one of these."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, serialize_by_alias=True)
+
+    json_schema: Annotated[dict[str, Any] | None, Field(alias="json")] = None
+    json_object: Literal[True] | None = None
+    choice: Annotated[list[str], Field(min_length=1)] | None = None
+    regex: str | None = None
+    grammar: str | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if len([value for _, value in self if value is not None]) != 1:
+            raise ValueError("exactly one of json, json_object, choice, regex and grammar must be given.")
+        return self
+
+
+class StreamOptions(_Wire):
+    """What a stream tells beside the answer."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = Field(None, exclude=True)
+    continuous_usage_stats: bool | None = None
+
+
+class ChatTemplateKwargs(_Wire):
+    """What the caller tells the chat template."""
+
+    enable_thinking: bool | None = None
+
+
+class RepetitionDetection(_Wire):
+    """vLLM's early end for an answer that repeats itself; sizes are in tokens."""
+
+    max_pattern_size: Annotated[int, Field(ge=0)] | None = None
+    min_pattern_size: Annotated[int, Field(ge=0)] | None = None
+    min_count: Annotated[int, Field(ge=0)] | None = None
+
+
+_Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+_Penalty = Annotated[float, Field(ge=-2, le=2)]
+_Bias = Annotated[float, Field(ge=-100, le=100)]
+_StopSequence = Annotated[str, Field(min_length=1)]
+_Stop = Annotated[
+    Annotated[_StopSequence, Tag("string")]
+    | Annotated[list[_StopSequence], Field(max_length=MAX_STOP_SEQUENCES), Tag("array")],
+    _STRING_OR_ARRAY,
+]
+
+
+class ChatCompletionRequest(_Wire):
+    """What is passed on to the engine: OpenAI's fields, then those that vLLM adds."""
+
+    model: str
+    messages: Annotated[list[Message], Field(min_length=1)]
+    frequency_penalty: _Penalty | None = None
+    logit_bias: dict[str, _Bias] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
+    parallel_tool_calls: bool | None = None
+    presence_penalty: _Penalty | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    response_format: ResponseFormat | None = None
+    seed: _Int64 | None = None
+    stop: _Stop | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    tool_choice: _ToolChoice | None = None
+    tools: Annotated[list[Tool], Field(min_length=1)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    add_generation_prompt: bool | None = None
+    allowed_token_ids: list[int] | None = None
+    bad_words: list[str] | None = None
+    chat_template_kwargs: ChatTemplateKwargs | None = None
+    continue_final_message: bool | None = None
+    ignore_eos: bool | None = None
+    include_reasoning: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    length_penalty: float | None = None
+    logprob_token_ids: list[int] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    repetition_detection: RepetitionDetection | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
+    skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    stop_token_ids: list[int] | None = None
+    stream_interval: Annotated[int, Field(ge=1)] | None = None
+    structured_outputs: StructuredOutputs | None = None
+    thinking_token_budget: Annotated[int, Field(ge=0)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
+    truncation_side: Literal["left", "right"] | None = None
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise disagreement("stream_options", "'stream_options' is only allowed when 'stream' is true.")
+        if self.top_logprobs and not self.logprobs:
+            raise disagreement("top_logprobs", "'top_logprobs' is only allowed when 'logprobs' is true.")
+        if self.response_format is not None and self.structured_outputs is not None:
+            raise disagreement("response_format", "'response_format' and 'structured_outputs' exclude each other.")
+        if isinstance(self.tool_choice, ToolChoice) and self.tool_choice.function.name not in self.tool_names:
+            name = self.tool_choice.function.name
+            raise disagreement("tool_choice", f"'tool_choice' names '{name}', which is not among 'tools'.")
+        if self.tool_choice == "required" and not self.tools:
+            raise disagreement("tool_choice", "'tool_choice' is only allowed when 'tools' are given.")
+        return self
+
+    @property
+    def tool_names(self) -> frozenset[str]:
+        return frozenset(tool.function.name for tool in self.tools or ())
+
+    @property
+    def may_call_tools(self) -> bool:
+        return bool(self.tools) and self.tool_choice != "none"
+
+    def images(self) -> list[tuple[str, str]]:
+        """Each image's place, written as OpenAI writes it, and its URL, in the order of the request."""
+        return [
+            (f"messages[{turn}].content[{place}].image_url.url", part.image_url.url)
+            for turn, message in enumerate(self.messages)
+            if isinstance(message, UserMessage) and not isinstance(message.content, str)
+            for place, part in enumerate(message.content)
+            if isinstance(part, ImagePart)
+        ]
+
+    def for_engine(self) -> dict[str, Any]:
+        """The document to send to the engine: what the caller sent, as far as it is typed here."""
+        return self.model_dump(exclude_unset=True)
+
+
+def parse_chat(document: dict[str, Any]) -> tuple[ChatCompletionRequest, tuple[str, ...]]:
+    """The request that `document` is, and the paths of the fields that were left out of it.
+
+    Raises InvalidField, UnknownField, UnsupportedField, each naming the field.
+    """
+    kept, left_out = _without_left_out(document)
+    for name in kept:
+        if name in REFUSED:
+            raise UnsupportedField(f"'{name}' is not supported. {REFUSED[name]}", param=name)
+        if name not in ChatCompletionRequest.model_fields:
+            raise UnknownField(f"Unknown parameter: '{name}'.", param=name)
+    _refuse_other_media(kept)
+    try:
+        return ChatCompletionRequest.model_validate(kept), left_out
+    except ValidationError as error:
+        raise first_finding(error, kept) from error
+
+
+def _without_left_out(document: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    kept: dict[str, Any] = {}
+    left_out: list[str] = []
+    for name, value in document.items():
+        if name in LEFT_OUT:
+            left_out.append(name)
+        elif name not in REFUSED or value is not None:
+            kept[name] = value
+    for path, part in _parts(kept):
+        for name in sorted(_LEFT_OUT_OF_PARTS & part.keys()):
+            del part[name]
+            left_out.append(written((*path, name)))
+    template_kwargs = kept.get("chat_template_kwargs")
+    if isinstance(template_kwargs, dict):
+        kept["chat_template_kwargs"] = {key: value for key, value in template_kwargs.items() if key in _TEMPLATE_KWARGS}
+        left_out += [f"chat_template_kwargs.{key}" for key in template_kwargs if key not in _TEMPLATE_KWARGS]
+    return kept, tuple(left_out)
+
+
+_OTHER_MEDIA = frozenset(
+    {"image_embeds", "prompt_embeds", "input_audio", "audio_url", "audio_embeds", "video_url", "video_embeds", "input_image"}
+    | {"file", "input_file", "image_pil"}
+)
+
+
+def _refuse_other_media(document: dict[str, Any]) -> None:
+    for path, part in _parts(document):
+        kind = part.get("type")
+        if isinstance(kind, str) and kind in _OTHER_MEDIA:
+            message = f"A content part of type '{kind}' is not supported: text and images as 'image_url' are."
+            raise UnsupportedField(message, param=written((*path, "type")))
+
+
+def _parts(document: dict[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
+    """Every content part that is an object, wherever it stands, with its path."""
+    messages = document.get("messages")
+    return [
+        (("messages", turn, "content", place), part)
+        for turn, message in enumerate(messages if isinstance(messages, list) else ())
+        if isinstance(message, dict) and isinstance(message.get("content"), list)
+        for place, part in enumerate(message["content"])
+        if isinstance(part, dict)
+    ]

@@ -1,0 +1,103 @@
+"""Shared by all tests: pictures, and a gateway in a process of its own."""
+
+import base64
+import contextlib
+import io
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from PIL import Image
+
+CATALOG = """
+hardware: {kind: cpu}
+limits: {body_mib: 1}
+models:
+  tiny:
+    source: nowhere
+    family: qwen2_vl
+    tier: edge
+    parameters_b: 0.1
+    kv_cache: {layers: 2, attention_heads: 4, kv_heads: 2, head_dim: 32, memory_gib: 1}
+    context_tokens: 4096
+    images_per_request: 2
+    concurrency: 4
+    queue_depth: 8
+    longest_answer_s: 60
+    tool_parser: hermes
+  mute:
+    source: nowhere
+    family: llava_next
+    tier: server
+    parameters_b: 0.1
+    kv_cache: {layers: 2, attention_heads: 4, kv_heads: 2, head_dim: 32, memory_gib: 1}
+    context_tokens: 4096
+    concurrency: 4
+    queue_depth: 8
+    longest_answer_s: 60
+"""
+
+
+def picture(form: str = "PNG", size: tuple[int, int] = (64, 48), colour: str = "#7788aa") -> str:
+    """A picture of one colour as a data: URL."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, form)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True)
+class RunningGateway:
+    url: str
+    process: subprocess.Popen[bytes]
+    log: pathlib.Path
+
+
+@contextlib.contextmanager
+def running_gateway(folder: pathlib.Path, engines_url: str, catalog: str = CATALOG) -> Iterator[RunningGateway]:
+    """`python -m gateway` in front of `engines_url`, until the end of the block."""
+    (folder / "catalog.yaml").write_text(catalog)
+    port = free_port()
+    environment = {
+        "FOVEA_CATALOG": str(folder / "catalog.yaml"),
+        "FOVEA_ENGINES_URL": engines_url,
+        "FOVEA_PORT": str(port),
+    }
+    log = folder / "gateway.log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen([sys.executable, "-m", "gateway"], env=os.environ | environment, stderr=stderr)
+    try:
+        _wait_until_ready(f"http://127.0.0.1:{port}", process, log)
+        yield RunningGateway(f"http://127.0.0.1:{port}", process, log)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: pathlib.Path) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"the gateway did not start:\n{log.read_text()}")
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/readyz").status_code == 200:
+                return
+        time.sleep(0.05)
+    pytest.fail("the gateway did not become ready")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--stack", metavar="URL", help="run the end-to-end tests against a stack that is already up")

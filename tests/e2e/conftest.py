@@ -1,0 +1,123 @@
+"""The real stack, started once: `fovea up`, as a user starts it.
+
+It is started twice, in truth: the first is ended by Ctrl-C as soon as it is up, and the one under test comes right after it,
+on the same port. `--stack URL` takes a stack that is already up instead, for whoever writes a test.
+"""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import openai
+import psutil
+import pytest
+
+from tests.conftest import free_port
+
+START_AT_MOST_S = 600
+STOP_AT_MOST_S = 60
+_MARK = "STACK_UNDER_TEST"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if pathlib.Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.timeout(900))
+
+
+@dataclass(frozen=True)
+class Stack:
+    url: str
+    process: subprocess.Popen[str] | None
+    output: pathlib.Path
+    mark: str
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that carries the stack's mark in its environment, however it was detached."""
+        return [process for process in psutil.process_iter() if _environment(process).get(_MARK) == self.mark]
+
+
+@dataclass(frozen=True)
+class Ended:
+    status: int
+    seconds: float
+    left: list[str]
+    output: str
+
+
+def start_stack(folder: pathlib.Path, port: int) -> Stack:
+    """`fovea up` on `port`, once it says that it is ready."""
+    mark = uuid.uuid4().hex
+    output = folder / "fovea-up.txt"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deploy.cli", "up", "--port", str(port)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1", _MARK: mark},
+        )
+    deadline = time.monotonic() + START_AT_MOST_S
+    while "Ready." not in output.read_text():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.terminate()
+            pytest.fail(f"the stack did not start:\n{output.read_text()}")
+        time.sleep(0.5)
+    return Stack(f"http://127.0.0.1:{port}", process, output, mark)
+
+
+def end_stack(stack: Stack, number: signal.Signals) -> Ended:
+    """Sends the signal to `fovea up` alone, and tells what came of it."""
+    assert stack.process is not None
+    started_s = time.monotonic()
+    stack.process.send_signal(number)
+    status = stack.process.wait(STOP_AT_MOST_S)
+    seconds = time.monotonic() - started_s
+    left = [" ".join(process.cmdline()) or process.name() for process in stack.processes()]
+    return Ended(status, seconds, left, stack.output.read_text())
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
+
+
+@pytest.fixture(scope="session")
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def ended_by_ctrl_c(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, port: int) -> Ended:
+    if request.config.getoption("--stack"):
+        pytest.skip("--stack names a stack that is to stay up")
+    return end_stack(start_stack(tmp_path_factory.mktemp("first"), port), signal.SIGINT)
+
+
+@pytest.fixture(scope="session")
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("stack")
+    url = request.config.getoption("--stack")
+    if url:
+        yield Stack(url, None, folder, "")
+        return
+    request.getfixturevalue("ended_by_ctrl_c")
+    running = start_stack(folder, port)
+    yield running
+    ended = end_stack(running, signal.SIGTERM)
+    assert (ended.status, ended.left) == (0, []), ended.output
+
+
+@pytest.fixture(scope="session")
+def client(stack: Stack) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="unused", max_retries=0, timeout=120) as client:
+        yield client

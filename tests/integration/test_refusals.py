@@ -1,0 +1,159 @@
+"""Bad input: each as the class of the SDK that it should be, with a message that helps."""
+
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.conftest import RunningGateway, picture
+from tests.fake_engine import FakeEngine
+
+PNG = picture()
+
+
+def ask(client: openai.OpenAI, **fields: Any) -> Any:
+    request: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]} | fields
+    return client.chat.completions.create(**request)
+
+
+def image(url: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
+
+
+BAD: dict[str, tuple[dict[str, Any], type[openai.APIStatusError], str, str]] = {
+    "an unknown model": ({"model": "gpt-4o"}, openai.NotFoundError, "model", "The model 'gpt-4o' does not exist"),
+    "empty messages": ({"messages": []}, openai.BadRequestError, "messages", "at least 1 item"),
+    "a wrong type": ({"temperature": "hot"}, openai.BadRequestError, "temperature", "expected a number, but got a string"),
+    "a removed field": (
+        {"extra_body": {"guided_json": {}}},
+        openai.BadRequestError,
+        "guided_json",
+        "Use 'response_format' of type 'json_schema'",
+    ),
+    "an unknown content part": (
+        {"messages": [{"role": "user", "content": [{"type": "smell"}]}]},
+        openai.BadRequestError,
+        "messages[0].content[0]",
+        "'smell' is not one of 'text', 'image_url'",
+    ),
+    "tools for a model that has no parser": (
+        {"model": "mute", "tools": [{"type": "function", "function": {"name": "f"}}]},
+        openai.BadRequestError,
+        "tools",
+        "The model 'mute' cannot call tools",
+    ),
+    "an image by address": (
+        {"messages": image("https://example.com/cat.png")},
+        openai.BadRequestError,
+        "messages[0].content[0].image_url.url",
+        "Images are taken as data: URLs, got one with scheme 'https'",
+    ),
+    "an image in a file": (
+        {"messages": image("file:///etc/passwd")},
+        openai.BadRequestError,
+        "messages[0].content[0].image_url.url",
+        "got one with scheme 'file'",
+    ),
+    "broken base64": (
+        {"messages": image("data:image/png;base64,!!!!")},
+        openai.BadRequestError,
+        "messages[0].content[0].image_url.url",
+        "does not hold valid base64",
+    ),
+    "base64 without its end": (
+        {"messages": image(PNG[:-3])},
+        openai.BadRequestError,
+        "messages[0].content[0].image_url.url",
+        "does not hold valid base64",
+    ),
+    "bytes that are no image": (
+        {"messages": image("data:image/png;base64,aGVsbG8=")},
+        openai.BadRequestError,
+        "messages[0].content[0].image_url.url",
+        "not an image in a supported format: PNG, JPEG, WebP and GIF",
+    ),
+    "an image format that is not taken": (
+        {"messages": image("data:image/tiff;base64,SUkqAA==")},
+        openai.BadRequestError,
+        "messages[0].content[0].image_url.url",
+        "Media type 'image/tiff' is not supported",
+    ),
+    "too many images": (
+        {"messages": image(PNG) * 3},
+        openai.BadRequestError,
+        "messages",
+        "The request has 3 images; images_per_request of 'tiny' is 2.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("fields", "kind", "param", "said"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_refused_by_name_and_no_engine_is_asked(
+    client: openai.OpenAI,
+    engine: FakeEngine,
+    fields: dict[str, Any],
+    kind: type[openai.APIStatusError],
+    param: str,
+    said: str,
+) -> None:
+    with pytest.raises(kind) as error:
+        ask(client, **fields)
+    assert type(error.value) is kind
+    assert (error.value.param, error.value.type) == (param, "invalid_request_error")
+    assert said in error.value.message
+    assert engine.documents == []
+
+
+BODIES = {
+    "not JSON": (b'{"model": ', 400, "line 1, column"),
+    "an array": (b"[]", 400, "must be a JSON object"),
+    "empty": (b"", 400, "is not valid JSON"),
+    "not UTF-8": (b'{"model": "\xff"}', 400, "is not valid JSON"),
+    "NaN": (b'{"temperature": NaN}', 400, "is not valid JSON"),
+    "nested without end": (b'{"a":' * 100_000, 400, "is not valid JSON"),
+}
+
+
+@pytest.mark.parametrize(("body", "status", "said"), BODIES.values(), ids=BODIES.keys())
+def test_a_malformed_body_is_a_400_that_says_where(gateway: RunningGateway, body: bytes, status: int, said: str) -> None:
+    answer = httpx.post(f"{gateway.url}/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == status
+    assert said in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate"])
+def test_a_compressed_body_is_a_415(gateway: RunningGateway, encoding: str) -> None:
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    answer = httpx.post(f"{gateway.url}/v1/chat/completions", content=b"\x1f\x8b" * 100, headers=headers)
+    assert answer.status_code == 415
+    assert f"Content-Encoding '{encoding}'" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_a_body_that_is_not_called_json_is_a_415(gateway: RunningGateway, media_type: str) -> None:
+    answer = httpx.post(f"{gateway.url}/v1/chat/completions", content=b"{}", headers={"content-type": media_type})
+    assert answer.status_code == 415
+    assert "Content-Type must be application/json" in answer.json()["error"]["message"]
+
+
+def test_a_body_over_the_limit_is_a_413_that_the_sdk_gets_to_read(client: openai.OpenAI, engine: FakeEngine) -> None:
+    with pytest.raises(openai.APIStatusError) as error:
+        ask(client, messages=[{"role": "user", "content": "x" * (24 * 1024**2)}])
+    assert error.value.status_code == 413
+    assert "limits.body_mib allows 1048576" in error.value.message
+    assert engine.documents == []
+
+
+def test_a_body_of_unknown_length_over_the_limit_is_a_413(gateway: RunningGateway) -> None:
+    chunks = (b"x" * 65536 for _ in range(256))
+    answer = httpx.post(f"{gateway.url}/v1/chat/completions", content=chunks, headers={"content-type": "application/json"})
+    assert answer.status_code == 413
+
+
+def test_the_same_connection_is_good_after_a_413(gateway: RunningGateway) -> None:
+    with httpx.Client(base_url=gateway.url) as client:
+        too_large = {"model": "tiny", "messages": [{"role": "user", "content": "x" * 2 * 1024**2}]}
+        assert client.post("/v1/chat/completions", json=too_large).status_code == 413
+        fine = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+        assert client.post("/v1/chat/completions", json=fine).status_code == 200

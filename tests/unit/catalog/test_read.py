@@ -1,0 +1,99 @@
+import pathlib
+
+import pytest
+
+from gateway.catalog.models import Catalog
+from gateway.catalog.read import CatalogError, load_catalog, parse_catalog
+from tests.conftest import CATALOG
+
+CATALOGS = sorted((pathlib.Path(__file__).parents[3] / "deploy" / "catalogs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CATALOGS, ids=lambda path: path.name)
+def test_every_catalog_that_ships_is_valid(path: pathlib.Path) -> None:
+    assert load_catalog(path).models
+
+
+MISTAKES = {
+    "an unknown key is named with its line and the key that was meant": (
+        ("    tier: edge", "    teir: edge"),
+        "c.yaml:8: models.tiny.teir: unknown key, did you mean tier?",
+    ),
+    "an unknown key of a section is named": (
+        ("limits: {body_mib: 1}", "limits: {body_mb: 1}"),
+        "c.yaml:3: limits.body_mb: unknown key, did you mean body_mib?",
+    ),
+    "a missing key is named with the line of its entry": (
+        ("    tier: edge\n", ""),
+        "c.yaml:5: models.tiny.tier: is required",
+    ),
+    "a wrong type is named with what came": (
+        ("concurrency: 4", "concurrency: four"),
+        "c.yaml:13: models.tiny.concurrency: input should be a valid integer, got 'four'",
+    ),
+    "a number in quotes is not a number": (
+        ("concurrency: 4", "concurrency: '4'"),
+        "c.yaml:13: models.tiny.concurrency: input should be a valid integer, got '4'",
+    ),
+    "a key that is there twice is named": (
+        ("    tier: edge", "    tier: edge\n    tier: server"),
+        "c.yaml:9: models.tiny.tier: is there twice",
+    ),
+    "a family that is not known is named": (
+        ("family: qwen2_vl", "family: qwen"),
+        "c.yaml:7: models.tiny.family: input should be 'qwen2_vl'",
+    ),
+    "a name that cannot be a route is named": (("  tiny:", "  Tiny/1:"), "c.yaml:5: models.Tiny/1: string should match"),
+    "what is not YAML is named with its line": (("kind: cpu}", "kind: cpu"), "c.yaml:3: is not YAML"),
+    "a large model on one worker needs a reason": (
+        ("parameters_b: 0.1", "parameters_b: 25.5"),
+        "c.yaml:5: models.tiny: a model of 25.5B parameters (from 26B on) needs tensor_parallel of 2 or more",
+    ),
+    "heads that workers cannot share are named": (
+        ("    tier: edge", "    tier: edge\n    tensor_parallel: 3"),
+        "c.yaml:5: models.tiny: tensor_parallel 3 does not divide attention_heads 4",
+    ),
+    "memory for the cache is named where a CPU needs it": (
+        (", memory_gib: 1}", "}"),
+        "c.yaml:2: catalog: models.tiny: hardware of kind cpu needs kv_cache.memory_gib",
+    ),
+    "GPUs need their memory": (("kind: cpu", "kind: gpu"), "c.yaml:2: hardware: kind gpu needs gpus_per_node"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_named(change: tuple[str, str], said: str) -> None:
+    assert change[0] in CATALOG
+    with pytest.raises(CatalogError) as error:
+        parse_catalog(CATALOG.replace(*change, 1), name="c.yaml")
+    assert said in str(error.value)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(CatalogError) as error:
+        parse_catalog(CATALOG.replace("tier: edge", "teir: edge").replace("concurrency: 4", "concurrency: 0"))
+    assert len(error.value.problems) == 4  # an unknown key, a missing one, and two numbers
+
+
+def test_a_large_model_on_one_worker_is_valid_with_its_reason() -> None:
+    reason = "parameters_b: 70\n    not_tensor_parallel_because: four bits, and 80 GiB"
+    catalog = parse_catalog(CATALOG.replace("parameters_b: 0.1", reason, 1))
+    assert catalog.models["tiny"].tensor_parallel == 1
+
+
+def test_an_empty_file_is_an_error() -> None:
+    with pytest.raises(CatalogError, match="is empty"):
+        parse_catalog("# nothing\n")
+
+
+def test_a_file_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(CatalogError, match="cannot be read"):
+        load_catalog(pathlib.Path("/nowhere/catalog.yaml"))
+
+
+def test_the_tool_parser_is_the_entry_s_or_else_the_family_s() -> None:
+    catalog: Catalog = parse_catalog(CATALOG)
+    assert catalog.models["tiny"].effective_tool_parser == "hermes"
+    assert catalog.models["mute"].effective_tool_parser is None
+    without = parse_catalog(CATALOG.replace("family: qwen2_vl", "family: qwen3_vl").replace("hermes", "none"))
+    assert without.models["tiny"].effective_tool_parser is None

@@ -1,0 +1,34 @@
+import subprocess
+import sys
+import textwrap
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="orphans return to their adopter on Linux only")
+
+# A daemon as Ray starts them: in a session of its own, its parent gone, deaf to SIGTERM.
+_SCENE = """
+    import subprocess, sys, time
+    from deploy.processes import adopt_orphans, stop_descendants
+    adopt_orphans()
+    daemon = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    starter = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {daemon!r}], start_new_session=True)"
+    process = subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "up\\n"
+    process.wait()
+    import psutil
+    (orphan,) = psutil.Process().children()
+    print(orphan.pid, flush=True)
+    stop_descendants(grace_s=0.3)
+    print(psutil.Process().children())
+"""
+
+
+def test_a_daemon_that_detached_itself_is_found_and_ended() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(_SCENE)], capture_output=True, text=True, timeout=30, check=True
+    )
+    pid, left = done.stdout.split("\n")[:2]
+    assert left == "[]"
+    assert not psutil.pid_exists(int(pid))

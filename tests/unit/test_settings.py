@@ -1,0 +1,24 @@
+import pytest
+
+from gateway.settings import SettingsError, read_settings
+
+
+def test_settings_come_from_the_variables_with_the_prefix() -> None:
+    settings = read_settings({"FOVEA_CATALOG": "c.yaml", "FOVEA_PORT": "9000", "PATH": "/bin"})
+    assert (settings.port, settings.host) == (9000, "127.0.0.1")
+
+
+WRONG = {
+    "missing": ({}, "FOVEA_CATALOG: is required"),
+    "unknown": ({"FOVEA_CATALOG": "c", "FOVEA_PROT": "1"}, "FOVEA_PROT: there is no such setting"),
+    "no number": ({"FOVEA_CATALOG": "c", "FOVEA_PORT": "http"}, "FOVEA_PORT: Input should be a valid integer"),
+    "out of range": ({"FOVEA_CATALOG": "c", "FOVEA_PORT": "70000"}, "FOVEA_PORT: Input should be less than or equal to 65535"),
+    "no address": ({"FOVEA_CATALOG": "c", "FOVEA_ENGINES_URL": "engines:80"}, "FOVEA_ENGINES_URL"),
+}
+
+
+@pytest.mark.parametrize(("environment", "said"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_variable_is_named(environment: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        read_settings(environment)
+    assert said in str(error.value)

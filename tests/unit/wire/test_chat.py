@@ -1,0 +1,220 @@
+from typing import Any
+
+import pytest
+
+from gateway.errors import GatewayError
+from gateway.wire.chat import LEFT_OUT, REFUSED, ChatCompletionRequest, parse_chat
+
+USER = {"role": "user", "content": "hi"}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+TOOL = {"type": "function", "function": {"name": "report", "parameters": {"type": "object"}}}
+
+
+def request(**fields: Any) -> dict[str, Any]:
+    return {"model": "tiny", "messages": [USER]} | fields
+
+
+def turn(**fields: Any) -> dict[str, Any]:
+    return request(messages=[USER | fields])
+
+
+FINDINGS: dict[str, tuple[dict[str, Any], str, str, str]] = {
+    "no model": ({"messages": [USER]}, "model", "missing_required_parameter", "Missing required parameter: 'model'."),
+    "no messages": ({"model": "tiny"}, "messages", "missing_required_parameter", "Missing required parameter: 'messages'."),
+    "empty messages": (request(messages=[]), "messages", "invalid_value", "at least 1 item"),
+    "messages that are no array": (request(messages="hi"), "messages", "invalid_type", "expected an array, but got a string"),
+    "a model that is no string": (request(model=3), "model", "invalid_type", "expected a string, but got an integer"),
+    "a message that is no object": (
+        request(messages=["hi"]),
+        "messages[0]",
+        "invalid_type",
+        "expected an object, but got a string",
+    ),
+    "no role": (request(messages=[{"content": "hi"}]), "messages[0]", "invalid_value", "'role' is missing"),
+    "an unknown role": (turn(role="narrator"), "messages[0]", "invalid_value", "'narrator' is not one of"),
+    "content that is a number": (turn(content=5), "messages[0].content", "invalid_value", "a string or an array"),
+    "no content": (request(messages=[{"role": "user"}]), "messages[0].content", "missing_required_parameter", "content"),
+    "no content parts": (turn(content=[]), "messages[0].content", "invalid_value", "at least 1 item"),
+    "a part of unknown type": (turn(content=[{"type": "smell"}]), "messages[0].content[0]", "invalid_value", "'smell' is not"),
+    "a part without text": (
+        turn(content=[{"type": "text"}]),
+        "messages[0].content[0].text",
+        "missing_required_parameter",
+        "Missing required parameter: 'messages[0].content[0].text'.",
+    ),
+    "a video": (turn(content=[{"type": "video_url"}]), "messages[0].content[0].type", "unsupported_parameter", "'video_url'"),
+    "audio": (turn(content=[{"type": "input_audio"}]), "messages[0].content[0].type", "unsupported_parameter", "images"),
+    "embeddings for an image": (
+        turn(content=[{"type": "image_embeds", "image_embeds": "x"}]),
+        "messages[0].content[0].type",
+        "unsupported_parameter",
+        "'image_embeds' is not supported",
+    ),
+    "an image URL that is a string": (
+        turn(content=[{"type": "image_url", "image_url": "data:..."}]),
+        "messages[0].content[0].image_url",
+        "invalid_type",
+        "expected an object, but got a string",
+    ),
+    "a detail that is not one": (
+        turn(content=[{"type": "image_url", "image_url": {"url": "data:", "detail": "ultra"}}]),
+        "messages[0].content[0].image_url.detail",
+        "invalid_value",
+        "'auto', 'low' or 'high'",
+    ),
+    "an image in a system message": (
+        request(messages=[{"role": "system", "content": [IMAGE]}]),
+        "messages[0].content[0].type",
+        "invalid_value",
+        "'text'",
+    ),
+    "a temperature in words": (request(temperature="hot"), "temperature", "invalid_type", "expected a number"),
+    "a temperature of 3": (request(temperature=3), "temperature", "invalid_value", "less than or equal to 2, got 3"),
+    "n of 9": (request(n=9), "n", "invalid_value", "less than or equal to 8, got 9"),
+    "a boolean for a number": (request(max_tokens=True), "max_tokens", "invalid_type", "expected an integer"),
+    "max_tokens of 0": (request(max_tokens=0), "max_tokens", "invalid_value", "greater than or equal to 1, got 0"),
+    "21 top_logprobs": (request(logprobs=True, top_logprobs=21), "top_logprobs", "invalid_value", "equal to 20, got 21"),
+    "top_logprobs alone": (request(top_logprobs=2), "top_logprobs", "invalid_value", "only allowed when 'logprobs' is true"),
+    "17 stop sequences": (request(stop=["x"] * 17), "stop", "invalid_value", "at most 16 items"),
+    "stream_options alone": (
+        request(stream_options={}),
+        "stream_options",
+        "invalid_value",
+        "only allowed when 'stream' is true",
+    ),
+    "a response format without its schema": (
+        request(response_format={"type": "json_schema"}),
+        "response_format.json_schema",
+        "missing_required_parameter",
+        "json_schema",
+    ),
+    "a schema that is null": (
+        request(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": None}}),
+        "response_format.json_schema.schema",
+        "invalid_type",
+        "expected an object, but got null",
+    ),
+    "two constraints at once": (
+        request(structured_outputs={"regex": "a", "choice": ["b"]}),
+        "structured_outputs",
+        "invalid_value",
+        "exactly one",
+    ),
+    "tool_choice without tools": (request(tool_choice="required"), "tool_choice", "invalid_value", "only allowed when 'tools'"),
+    "a chosen tool that is not there": (
+        request(tools=[TOOL], tool_choice={"type": "function", "function": {"name": "other"}}),
+        "tool_choice",
+        "invalid_value",
+        "'other', which is not among 'tools'",
+    ),
+    "a field nobody knows": (request(temprature=0), "temprature", "unknown_parameter", "Unknown parameter: 'temprature'."),
+    "a field nobody knows, further in": (
+        request(response_format={"type": "text", "strict": True}),
+        "response_format.strict",
+        "unknown_parameter",
+        "Unknown parameter: 'response_format.strict'.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("document", "param", "code", "said"), FINDINGS.values(), ids=FINDINGS.keys())
+def test_what_is_wrong_is_named(document: dict[str, Any], param: str, code: str, said: str) -> None:
+    with pytest.raises(GatewayError) as error:
+        parse_chat(document)
+    assert (error.value.param, error.value.error_code) == (param, code)
+    assert said in error.value.message
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refused_field_says_what_to_use_instead(name: str) -> None:
+    with pytest.raises(GatewayError) as error:
+        parse_chat(request(**{name: "x"}))
+    assert (error.value.param, error.value.error_code) == (name, "unsupported_parameter")
+    assert REFUSED[name] in error.value.message
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refused_field_that_is_null_is_as_good_as_absent(name: str) -> None:
+    parsed, left_out = parse_chat(request(**{name: None}))
+    assert name not in parsed.for_engine()
+    assert left_out == ()
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_a_field_that_is_not_ours_to_pass_is_left_out_and_said_to_be(name: str) -> None:
+    parsed, left_out = parse_chat(request(**{name: {"a": 1}}))
+    assert parsed.for_engine() == request()
+    assert left_out == (name,)
+
+
+def test_the_identity_that_a_client_gives_an_image_never_reaches_the_engine() -> None:
+    parsed, left_out = parse_chat(turn(content=[{"type": "text", "text": "?"}, IMAGE | {"uuid": "somebody-elses"}]))
+    assert parsed.for_engine()["messages"][0]["content"] == [{"type": "text", "text": "?"}, IMAGE]
+    assert left_out == ("messages[0].content[1].uuid",)
+
+
+def test_the_chat_template_is_told_only_what_is_allowed() -> None:
+    parsed, left_out = parse_chat(request(chat_template_kwargs={"enable_thinking": False, "evil": 1}))
+    assert parsed.for_engine()["chat_template_kwargs"] == {"enable_thinking": False}
+    assert left_out == ("chat_template_kwargs.evil",)
+
+
+def test_a_whole_request_is_passed_on_as_it_came() -> None:
+    document = request(
+        messages=[
+            {"role": "system", "content": [{"type": "text", "text": "be brief"}]},
+            {"role": "user", "content": [IMAGE, {"type": "text", "text": "?"}], "name": "ada"},
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": _CALLED}]},
+            {"role": "tool", "content": "done", "tool_call_id": "1"},
+        ],
+        frequency_penalty=0.5,
+        logit_bias={"5": -1.0},
+        logprobs=True,
+        top_logprobs=2,
+        max_completion_tokens=7,
+        n=2,
+        presence_penalty=0.1,
+        response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}, "strict": True}},
+        seed=1,
+        stop=["a", "b"],
+        stream=True,
+        stream_options={"include_usage": True},
+        temperature=0.0,
+        top_p=0.9,
+        tools=[TOOL],
+        tool_choice="auto",
+        parallel_tool_calls=False,
+        top_k=5,
+        min_p=0.1,
+        repetition_penalty=1.1,
+        ignore_eos=True,
+    )
+    parsed, left_out = parse_chat(document)
+    assert parsed.for_engine() == document
+    assert left_out == ()
+
+
+_CALLED = {"name": "report", "arguments": "{}"}
+
+
+def test_structured_outputs_keep_the_names_that_vllm_knows() -> None:
+    document = request(structured_outputs={"json": {"type": "object"}})
+    assert parse_chat(document)[0].for_engine() == document
+
+
+def test_an_earlier_answer_is_taken_with_all_the_nulls_it_came_with() -> None:
+    answer = {"role": "assistant", "content": "yes", "refusal": None, "annotations": None, "audio": None}
+    parsed, _ = parse_chat(request(messages=[USER, answer | {"function_call": None, "tool_calls": None, "reasoning": None}]))
+    assert parsed.for_engine()["messages"][1]["content"] == "yes"
+
+
+def test_images_are_found_with_their_places() -> None:
+    parsed, _ = parse_chat(request(messages=[USER, {"role": "user", "content": [{"type": "text", "text": "?"}, IMAGE]}]))
+    assert parsed.images() == [("messages[1].content[1].image_url.url", "data:image/png;base64,AAAA")]
+
+
+def test_no_field_is_in_two_places() -> None:
+    passed_on = set(ChatCompletionRequest.model_fields)
+    assert not passed_on & LEFT_OUT.keys()
+    assert not passed_on & REFUSED.keys()
+    assert not LEFT_OUT.keys() & REFUSED.keys()
