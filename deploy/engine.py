@@ -9,11 +9,10 @@ from typing import Any
 
 from ray.serve.llm import LLMConfig
 
+from deploy.cpu_torch import with_cpu_torch
 from deploy.demo import demo_model_path, is_demo_source
 from deploy.limits import replica_limits
 from gateway.catalog.models import Catalog, Hardware, Model
-
-CPU_TORCH = pathlib.Path(__file__).parent / "cpu_torch"
 
 # One worker of the model beside the actor that drives it. Fractions, because they are for Ray's bookkeeping only: engine
 # processes share the cores of the machine whatever is written here.
@@ -115,9 +114,3 @@ def _engine_environment(model: Model, hardware: Hardware) -> dict[str, str]:
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         }
     return environment
-
-
-def with_cpu_torch(pythonpath: str | None) -> str:
-    """`pythonpath` with the folder of the CPU remedies in front, once."""
-    entries = [entry for entry in (pythonpath or "").split(os.pathsep) if entry and entry != str(CPU_TORCH)]
-    return os.pathsep.join([str(CPU_TORCH), *entries])

@@ -26,6 +26,7 @@ from typing import IO, Any, Self
 
 import httpx
 
+from deploy.cpu_torch import with_cpu_torch
 from deploy.demo import demo_model_name, demo_model_path, is_demo_source
 from deploy.limits import serve_environment
 from deploy.processes import adopt_orphans, stop_descendants
@@ -34,9 +35,6 @@ from gateway.catalog.read import load_catalog
 
 _HOST = "127.0.0.1"
 _PACKAGE = pathlib.Path(__file__).parent
-_START_AT_MOST_S = 1800.0
-"""Large weights take their time; a start that hangs is told by its log long before."""
-
 _GATEWAY_START_AT_MOST_S = 60.0
 _STOP_GRACE_S = 8.0
 _LOG_LINES_SHOWN = 30
@@ -85,15 +83,14 @@ class LocalStack:
             time.sleep(0.5)
 
     def _start(self) -> None:
+        self._stage(f"starting {', '.join(self._catalog.models)}")
         self._require_free_port()
         self._make_demo_models()
         port = _free_port()
         self._start_engines(port)
         engines_url = f"http://127.0.0.1:{port}"
-        for name, model in self._catalog.models.items():
-            started_s = time.monotonic()
-            warm_up(f"{engines_url}/{name}", name, model)
-            self._stage(f"{name} is warm ({time.monotonic() - started_s:.1f} s)")
+        for name in self._catalog.models:
+            self._warm_up(f"{engines_url}/{name}", name)
         self._start_gateway(engines_url)
 
     def _stage(self, line: str) -> None:
@@ -131,6 +128,14 @@ class LocalStack:
                 case {"event": "all_running"}:
                     return
         raise self._broken("engines", "the engines' process ended before they were up")
+
+    def _warm_up(self, url: str, name: str) -> None:
+        started_s = time.monotonic()
+        try:
+            warm_up(url, name, self._catalog.models[name])
+        except httpx.HTTPError as error:
+            raise self._broken("engines", f"the model {name} did not answer its first requests: {error!r}") from error
+        self._stage(f"{name} is warm ({time.monotonic() - started_s:.1f} s)")
 
     def _start_gateway(self, engines_url: str) -> None:
         environment = {
@@ -179,8 +184,7 @@ class LocalStack:
         """The environment of whatever imports torch."""
         if self._catalog.hardware.kind == "gpu":
             return dict(os.environ)
-        entries = [str(_PACKAGE / "cpu_torch"), os.environ.get("PYTHONPATH", "")]
-        return os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in entries if entry)}
+        return os.environ | {"PYTHONPATH": with_cpu_torch(os.environ.get("PYTHONPATH"))}
 
     def _spawn(
         self, part: str, module: str, *arguments: str, environment: dict[str, str], stdout: int = subprocess.DEVNULL

@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import sys
 
 import uvicorn
@@ -20,6 +21,8 @@ def serve(settings: Settings) -> None:
     catalog = load_catalog(settings.catalog)
     configure_logs(settings.log_level)
     created = int(settings.catalog.stat().st_mtime)
+    # uvicorn raises the signal again once the last answer has gone out: an end in good order, so status 0.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     longest_answer_s = max(model.longest_answer_s for model in catalog.models.values())
     uvicorn.run(
         create_app(settings, catalog, created),

@@ -1,0 +1,60 @@
+"""The gateway as a process: how it starts, and how it ends."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tests.conftest import CATALOG, running_gateway
+from tests.fake_engine import FakeEngine, stream
+
+
+def start(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gateway"], env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def test_an_answer_that_runs_is_finished_before_the_process_ends(fake_engine: FakeEngine, tmp_path: pathlib.Path) -> None:
+    async def answer(_: Request) -> Response:
+        return stream([str(number) for number in range(20)], gap_s=0.05)
+
+    fake_engine.reset()
+    fake_engine.answer = answer
+    request = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    with (
+        running_gateway(tmp_path, fake_engine.url) as gateway,
+        httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=request) as response,
+    ):
+        lines = response.iter_lines()
+        next(lines)
+        gateway.process.send_signal(signal.SIGTERM)
+        rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]"
+        assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["delta"]["content"] == "19"
+        assert gateway.process.wait(10) == 0
+
+
+def test_a_missing_setting_is_a_message_and_status_2() -> None:
+    done = start({})
+    assert (done.returncode, done.stderr) == (2, "FOVEA_CATALOG: is required\n")
+
+
+def test_a_mistake_in_the_catalog_is_a_message_and_status_2(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(CATALOG.replace("tier: edge", "teir: edge"))
+    done = start({"FOVEA_CATALOG": str(path)})
+    assert done.returncode == 2
+    assert f"{path}:8: models.tiny.teir: unknown key, did you mean tier?" in done.stderr
+
+
+def test_the_gateway_imports_no_engine() -> None:
+    engines = ("ray", "vllm", "torch", "transformers", "xgrammar")
+    code = f"import gateway.__main__, sys; print([name for name in {engines} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
