@@ -2,6 +2,7 @@
 
 __main__.py   `python -m gateway`: settings, uvicorn
 app.py        the application: routes, error handlers and the resources it opens and closes
+http_protocol.py  uvicorn's HTTP protocol, with two things mended
 settings.py   the one settings object; the only reader of the environment
 errors.py     the exception tree; status, OpenAI type and code of each
 body.py       request bytes to a JSON document, within the limit

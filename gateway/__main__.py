@@ -9,6 +9,7 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.catalog.read import CatalogError, load_catalog
+from gateway.http_protocol import Http11Protocol
 from gateway.settings import Settings, SettingsError, read_settings
 from gateway.telemetry.logs import configure_logs
 
@@ -28,7 +29,7 @@ def serve(settings: Settings) -> None:
         create_app(settings, catalog, created),
         host=settings.host,
         port=settings.port,
-        http="httptools",
+        http=Http11Protocol,
         ws="none",
         lifespan="on",
         log_config=None,

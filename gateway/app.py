@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from gateway import __version__
 from gateway.catalog.models import Catalog
-from gateway.errors import GatewayError, InternalError, MethodNotAllowed, PathNotFound
+from gateway.errors import GatewayError, InternalError, MethodNotAllowed, PathNotFound, shortened
 from gateway.pipeline.chat import ChatCompletions, unknown_model
 from gateway.settings import Settings
 from gateway.telemetry.logs import log_event
@@ -30,7 +30,7 @@ from gateway.wire.models import model_document, model_list
 def create_app(settings: Settings, catalog: Catalog, created: int) -> ASGIApp:
     """The gateway as one ASGI application; `created`, in seconds since 1970, is the models' age as the list tells it."""
     metrics = Metrics()
-    urls = {name: model.engine_url or f"{settings.engines_url}/{name}" for name, model in catalog.models.items()}
+    urls = {name: model.engine_url or f"{settings.engines_url.rstrip('/')}/{name}" for name, model in catalog.models.items()}
     engine = OpenAIHttpEngine(urls, settings.connect_timeout_s)
     pages = _Pages(catalog, created, metrics)
     routes = [
@@ -99,17 +99,15 @@ def _json(document: dict[str, Any], status: int = 200, headers: dict[str, str] |
 
 def _on_gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
-    if error.http_status >= 500:
-        cause = repr(error.__cause__) if error.__cause__ else None
-        request_id = RequestRecord.of(request.scope).request_id
-        log_event("request_failed", logging.WARNING, request_id=request_id, reason=error.message, cause=cause)
-    return _json(error_document(error), error.http_status, error.headers)
+    if error.status >= 500:
+        RequestRecord.of(request.scope).failed(error, error.status)
+    return _json(error_document(error), error.status, error.headers)
 
 
 def _on_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own refusals: a path that does not exist, or not with this method."""
     assert isinstance(error, HTTPException)
-    path = f"{request.method} {request.url.path}"
+    path = f"{request.method} {shortened(request.url.path)}"
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         return _on_gateway_error(request, MethodNotAllowed(f"{path} is not allowed; {allowed} is.", allowed=allowed))

@@ -12,7 +12,7 @@ GatewayError
 │   ├── MethodNotAllowed        405
 │   ├── BodyTooLarge            413
 │   ├── UnsupportedMediaType    415
-│   └── EngineRefused           4xx  the engine found fault with the request
+│   └── EngineRefused           400  the engine found fault with the request
 ├── EngineUnavailable           503  no engine could take it; comes with Retry-After
 ├── EngineFailed                502  the engine gave no usable answer
 └── InternalError               500  ours
@@ -21,6 +21,13 @@ The caller of a status of 500 and above learns nothing of what is inside; the lo
 """
 
 from typing import ClassVar
+
+_SHOWN_CHARACTERS = 100
+
+
+def shortened(text: str) -> str:
+    """What of a caller's own words a message repeats: at most 100 characters."""
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
 
 
 class GatewayError(Exception):
@@ -33,15 +40,11 @@ class GatewayError(Exception):
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.param = param
+        self.param = None if param is None else shortened(param)
 
     @property
     def error_code(self) -> str | None:
         return self.code
-
-    @property
-    def http_status(self) -> int:
-        return self.status
 
     @property
     def headers(self) -> dict[str, str]:
@@ -138,17 +141,17 @@ class UnsupportedMediaType(RequestError):
 
 
 class EngineRefused(RequestError):
-    """The engine found fault with the request: its own status (4xx) and words."""
+    """The engine found fault with the request, in its own words."""
 
     code = "invalid_value"
 
-    def __init__(self, message: str, *, status: int, param: str | None) -> None:
+    def __init__(self, message: str, *, param: str | None, reason: str = "invalid_value") -> None:
         super().__init__(message, param=param)
-        self._status = status
+        self._reason = reason
 
     @property
-    def http_status(self) -> int:
-        return self._status
+    def error_code(self) -> str:
+        return self._reason
 
 
 class EngineUnavailable(GatewayError):

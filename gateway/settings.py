@@ -22,7 +22,7 @@ class Settings(BaseModel):
     engines_url: Annotated[
         str,
         Field(
-            pattern=r"^https?://[^/]+(/.*)?$",
+            pattern=r"^https?://[^/\s]+(/\S*)?$",
             description="Where engines answer: a model's at this address plus `/<model>`, unless its entry says otherwise.",
         ),
     ] = "http://127.0.0.1:8100"

@@ -16,7 +16,7 @@ ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.\-]{0,6
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Hardware(_Entry):
@@ -99,7 +99,7 @@ class Model(_Entry):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     engine_args: dict[str, Any] = {}
     """Further vLLM engine arguments; those that Fovea derives are refused."""
-    engine_url: str | None = None
+    engine_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+(/\S*)?$")] | None = None
     """Where the model's engines answer, without `/v1`. Default: `FOVEA_ENGINES_URL` plus the model's name."""
 
     @model_validator(mode="after")
@@ -115,10 +115,11 @@ class Model(_Entry):
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
-        if self.kv_cache.attention_heads % self.tensor_parallel:
-            raise ValueError(
-                f"tensor_parallel {self.tensor_parallel} does not divide attention_heads {self.kv_cache.attention_heads}"
-            )
+        workers, heads, kv_heads = self.tensor_parallel, self.kv_cache.attention_heads, self.kv_cache.kv_heads
+        if heads % workers:
+            raise ValueError(f"tensor_parallel {workers} does not divide attention_heads {heads}")
+        if kv_heads % workers and workers % kv_heads:
+            raise ValueError(f"tensor_parallel {workers} neither divides kv_heads {kv_heads} nor is a multiple of it")
         return self
 
     @property

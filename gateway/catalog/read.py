@@ -53,6 +53,8 @@ def parse_catalog(text: str, name: str = "catalog") -> Catalog:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise CatalogError([f"{name}:{line}: is not YAML: {error.problem or error.context}"]) from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise CatalogError([f"{name}: is not YAML that a catalog can be: {error}"]) from error
     try:
         return Catalog.model_validate(document)
     except ValidationError as error:

@@ -5,10 +5,11 @@ import re
 
 import pybase64
 
-from gateway.errors import InvalidImage
+from gateway.errors import InvalidImage, shortened
 
-_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,]*)*)(;base64)?,", re.IGNORECASE)
-_MEDIA_TYPES = frozenset({"image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif"})
+_DATA_URL = re.compile(r"(?i:data):([^,;]*)((?:;[^,;]*)*);base64,")
+_UNTYPED = frozenset({"", "application/octet-stream"})
+_MEDIA_TYPES = frozenset({"image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif"}) | _UNTYPED
 _ACCEPTED = "PNG, JPEG, WebP and GIF"
 
 
@@ -24,10 +25,10 @@ def check_image_url(url: str, param: str) -> None:
             param=param,
         )
     header = _DATA_URL.match(url)
-    if header is None or header[3] is None:
+    if header is None:
         raise InvalidImage("A data: URL must have the form data:image/png;base64,...", param=param)
-    if (header[1] or "").lower() not in _MEDIA_TYPES:
-        raise InvalidImage(f"Media type '{header[1]}' is not supported: {_ACCEPTED} are.", param=param)
+    if header[1].lower() not in _MEDIA_TYPES:
+        raise InvalidImage(f"Media type '{shortened(header[1])}' is not supported: {_ACCEPTED} are.", param=param)
     if not _has_accepted_signature(_decoded(url[header.end() :], param)):
         raise InvalidImage(f"The bytes are not an image in a supported format: {_ACCEPTED} are.", param=param)
 
@@ -36,7 +37,7 @@ def _decoded(payload: str, param: str) -> bytes:
     try:
         return pybase64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InvalidImage("The data: URL does not hold valid base64.", param=param) from error
+        raise InvalidImage("The data: URL does not hold valid base64, padded and without line breaks.", param=param) from error
 
 
 def _has_accepted_signature(data: bytes) -> bool:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.body import ClientDisconnected, parse_document, read_body
 from gateway.catalog.models import Catalog, Model
-from gateway.errors import InvalidField, ModelNotFound, UnsupportedField
+from gateway.errors import InvalidField, ModelNotFound, UnsupportedField, shortened
 from gateway.images.source import check_image_url
 from gateway.pipeline.relay import relay_stream, relay_whole
 from gateway.telemetry.request import RequestRecord
@@ -51,13 +51,15 @@ class ChatCompletions:
             return
         ready = prepare(body, self.catalog)
         record.routed(ready.model, stream=ready.stream)
-        if not await _unless_disconnected(self._answer(ready, record.request_id, send), receive):
+        if not await _unless_disconnected(self._answer(ready, record, send), receive):
             record.disconnected()
 
-    async def _answer(self, ready: Ready, request_id: str, send: Send) -> None:
-        async with self.engine.complete(ready.model, ready.body, request_id) as answer:
+    async def _answer(self, ready: Ready, record: RequestRecord, send: Send) -> None:
+        async with self.engine.complete(ready.model, ready.body, record.request_id) as answer:
             if ready.stream:
-                await relay_stream(answer, ready.headers, send)
+                error = await relay_stream(ready.model, answer, ready.headers, send)
+                if error is not None:
+                    record.failed(error, error.status)
             else:
                 await relay_whole(answer, ready.headers, send)
 
@@ -71,17 +73,34 @@ def prepare(body: bytes, catalog: Catalog) -> Ready:
     model = catalog.models.get(request.model)
     if model is None:
         raise unknown_model(request.model, catalog)
+    _check_n(request, model)
     _check_images(request, model)
     _check_tools(request, model)
     headers = {MODEL_HEADER: request.model}
     if left_out:
         headers[LEFT_OUT_HEADER] = ", ".join(left_out)
-    return Ready(request.model, orjson.dumps(request.for_engine()), bool(request.stream), headers)
+    return Ready(request.model, _rendered(request), bool(request.stream), headers)
+
+
+def _rendered(request: ChatCompletionRequest) -> bytes:
+    try:
+        return orjson.dumps(request.for_engine())
+    except orjson.JSONEncodeError as error:
+        # orjson reads JSON four times as deep as it writes it; no schema that an engine takes comes near either.
+        raise InvalidField("The request is nested too deeply: at most 254 levels.", param=None) from error
 
 
 def unknown_model(name: str, catalog: Catalog) -> ModelNotFound:
     """The error for a model that the catalog does not have."""
-    return ModelNotFound(f"The model '{name}' does not exist. Models: {', '.join(catalog.models)}.", param="model")
+    return ModelNotFound(f"The model '{shortened(name)}' does not exist. Models: {', '.join(catalog.models)}.", param="model")
+
+
+def _check_n(request: ChatCompletionRequest, model: Model) -> None:
+    """vLLM counts `n` answers as `n` requests, and would for ever call its queue full."""
+    places = model.concurrency + model.queue_depth
+    if request.n is not None and request.n > places:
+        message = f"n is {request.n}; concurrency and queue_depth of '{request.model}' have room for {places}."
+        raise InvalidField(message, param="n")
 
 
 def _check_images(request: ChatCompletionRequest, model: Model) -> None:

@@ -1,46 +1,65 @@
 """The last step: the engine's answer to the client, whole or as a stream whose end is never silent."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from starlette.types import Send
 
-from gateway.errors import EngineFailed
+from gateway.errors import EngineFailed, GatewayError
 from gateway.upstream.engine import EngineAnswer
-from gateway.wire.sse import DONE, error_event, whole_events
+from gateway.upstream.failures import failure_in_stream
+from gateway.wire.sse import error_event, says_done, until_error, whole_events
 
 
 async def relay_whole(answer: EngineAnswer, headers: Mapping[str, str], send: Send) -> None:
     """Sends the answer once all of it is here, so that one which breaks off can still become an error.
 
-    Raises EngineFailed: it broke off, or is not JSON.
+    Raises EngineFailed: it broke off, or is not said to be a JSON object, or does not begin as one.
     """
     body = b"".join([chunk async for chunk in answer.chunks])
-    if not answer.content_type.startswith("application/json"):
-        raise EngineFailed("The engine's answer is not JSON.")
+    if not answer.content_type.startswith("application/json") or body[:1] != b"{":
+        raise EngineFailed("The engine's answer is not a JSON object.")
     await _start({"content-type": "application/json", "content-length": str(len(body)), **headers}, send)
     await send({"type": "http.response.body", "body": body})
 
 
-async def relay_stream(answer: EngineAnswer, headers: Mapping[str, str], send: Send) -> None:
-    """Sends the answer's events as they come; one that breaks off ends with an error event.
+async def relay_stream(model: str, answer: EngineAnswer, headers: Mapping[str, str], send: Send) -> GatewayError | None:
+    """Sends the answer's events as they come; one that breaks off ends with an error event, and that error is returned.
 
-    Raises EngineFailed: it is no stream at all.
+    Raises GatewayError: it failed before its first event, which can still be told by a status.
     """
     if not answer.content_type.startswith("text/event-stream"):
         raise EngineFailed("The engine's answer is not a stream.")
+    events = _checked_events(model, answer)
+    first = await anext(events)
     await _start({"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", **headers}, send)
-    rest = last = b""
+    await send({"type": "http.response.body", "body": first, "more_body": True})
+    broke_off: GatewayError | None = None
     try:
-        async for chunk in answer.chunks:
-            events, rest = whole_events(rest, chunk)
-            if events:
-                last = events
-                await send({"type": "http.response.body", "body": events, "more_body": True})
-        if not last.rstrip().endswith(DONE):
-            raise EngineFailed("The stream ended before the answer did.")
-    except EngineFailed as error:
-        await send({"type": "http.response.body", "body": error_event(error), "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+        async for more in events:
+            await send({"type": "http.response.body", "body": more, "more_body": True})
+    except GatewayError as error:
+        broke_off = error
+    await send({"type": "http.response.body", "body": error_event(broke_off) if broke_off else b""})
+    return broke_off
+
+
+async def _checked_events(model: str, answer: EngineAnswer) -> AsyncIterator[bytes]:
+    """The answer's events, one or more at a time.
+
+    Raises GatewayError: an event is the engine's error, or the answer ended without its end.
+    """
+    rest = b""
+    done = False
+    async for chunk in answer.chunks:
+        complete, rest = whole_events(rest, chunk)
+        events, error = until_error(complete)
+        if events:
+            done = done or says_done(events)
+            yield events
+        if error is not None:
+            raise failure_in_stream(model, error)
+    if not done:
+        raise EngineFailed("The stream ended before the answer did.")
 
 
 async def _start(fields: Mapping[str, str], send: Send) -> None:

@@ -4,7 +4,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,8 +28,8 @@ class RequestRecord:
     stream: bool = False
     status: int = 500
     first_byte_s: float | None = None
-    error: BaseException | None = None
-    left_early: bool = field(default=False)
+    left_early: bool = False
+    broke_off: int | None = None
 
     @classmethod
     def of(cls, scope: Scope) -> "RequestRecord":
@@ -46,9 +46,20 @@ class RequestRecord:
         """The client went away before it had its answer."""
         self.left_early = True
 
+    def failed(self, error: BaseException, status: int) -> None:
+        """The request fails with `status` for a reason that is not the caller's; the cause goes to the log, and there only.
+
+        A stream that breaks off has long been answered with 200: here it counts by the status that it deserves.
+        """
+        self.broke_off = status
+        cause = repr(error.__cause__) if error.__cause__ else None
+        log_event("request_failed", logging.WARNING, request_id=self.request_id, reason=str(error), cause=cause)
+
     @property
     def final_status(self) -> int:
-        return CLIENT_CLOSED_REQUEST if self.left_early else self.status
+        if self.left_early:
+            return CLIENT_CLOSED_REQUEST
+        return self.broke_off or self.status
 
 
 class RequestTelemetry:
@@ -71,18 +82,28 @@ class RequestTelemetry:
             return
         record = RequestRecord(request_id=uuid.uuid4().hex, started_s=self._clock())
         inner = {**scope, "fovea.request": record}
+        # Who asks first whether to send the body (RFC 9110, 10.1.1) and is refused may keep it to himself: then nobody can
+        # tell where his next request begins, unless the connection ends here.
+        unread = any(name == b"expect" for name, _ in scope["headers"])
+
+        async def receive_recorded() -> Message:
+            nonlocal unread
+            unread = False
+            return await receive()
 
         async def send_recorded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
                 message["headers"] = [*message["headers"], (REQUEST_ID_HEADER.encode(), record.request_id.encode())]
+                if unread:
+                    message["headers"].append((b"connection", b"close"))
             elif record.first_byte_s is None and message.get("body"):
                 record.first_byte_s = self._clock()
             await send(message)
 
         with self._metrics.in_flight.track_inprogress():
             try:
-                await self._app(inner, receive, send_recorded)
+                await self._app(inner, receive_recorded, send_recorded)
             finally:
                 # The router has written into the scope where the request went.
                 self._record_end(record, self._paths.get(inner.get("endpoint"), _UNKNOWN_PATH))

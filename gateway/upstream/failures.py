@@ -11,22 +11,30 @@ RETRY_AFTER_DOWN_S = 10
 """An engine that is gone takes tens of seconds to come back."""
 
 _UNDECODABLE_IMAGE = "Failed to load image"
+_TOO_LONG = "maximum context length"
 
 
 def failure(model: str, status: int, content_type: str, body: bytes) -> GatewayError:
     """The error that an engine's answer of another status than 200 stands for."""
-    said = _vllm_error(content_type, body)
-    if said is None:
-        return _not_vllm(model, status)
-    message, param = said
     if status in (429, 503):
+        # vLLM's own refusal, or in plain text Serve's: both are full queues.
         return EngineUnavailable(f"The model '{model}' is busy: its queue is full.", retry_after_s=RETRY_AFTER_BUSY_S)
-    if 400 <= status < 500:
-        if message.startswith(_UNDECODABLE_IMAGE):
-            # The rest of vLLM's words is about its own objects.
-            return EngineRefused("An image of the request cannot be decoded.", status=400, param="messages")
-        return EngineRefused(message, status=status, param=param)
+    said = _vllm_error(content_type, body)
+    if said is not None and status in (400, 422):
+        return _refused(*said)
+    if said is None and status in (404, 500, 502, 504):
+        # Plain text comes from Ray or HAProxy: 404 without a route, 500 without a replica.
+        return unreachable(model)
     return EngineFailed(f"The engine of model '{model}' failed on this request.")
+
+
+def failure_in_stream(model: str, error: bytes) -> GatewayError:
+    """The error that an engine's error event stands for; `error` is its JSON. vLLM gives the status as `code`."""
+    try:
+        status = orjson.loads(error)["error"]["code"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        status = None
+    return failure(model, status if isinstance(status, int) else 500, "application/json", error)
 
 
 def unreachable(model: str) -> GatewayError:
@@ -34,11 +42,13 @@ def unreachable(model: str) -> GatewayError:
     return EngineUnavailable(f"The model '{model}' is not available right now.", retry_after_s=RETRY_AFTER_DOWN_S)
 
 
-def _not_vllm(model: str, status: int) -> GatewayError:
-    """Plain text comes from Ray or HAProxy: 404 without a route, 503 on a full queue, 500 without a replica."""
-    if status in (404, 500, 502, 503, 504):
-        return unreachable(model)
-    return EngineFailed(f"The engine of model '{model}' gave no usable answer.")
+def _refused(message: str, param: str | None) -> EngineRefused:
+    if message.startswith(_UNDECODABLE_IMAGE):
+        # The rest of vLLM's words is about its own objects.
+        return EngineRefused("An image of the request cannot be decoded.", param="messages", reason="invalid_image")
+    if _TOO_LONG in message:
+        return EngineRefused(message, param=param or "messages", reason="context_length_exceeded")
+    return EngineRefused(message, param=param)
 
 
 def _vllm_error(content_type: str, body: bytes) -> tuple[str, str | None] | None:

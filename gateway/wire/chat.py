@@ -7,13 +7,17 @@ use instead). Any other is unknown, and a 400. A test holds the three against vL
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Tag, ValidationError, model_validator
 
-from gateway.errors import UnknownField, UnsupportedField
-from gateway.wire.invalid import Path, disagreement, first_finding, written
+from gateway.errors import UnsupportedField, shortened
+from gateway.wire.invalid import Path, disagreement, first_finding, tagged_by, tagged_by_form, unknown_field, written
 
 MAX_N = 8
 MAX_STOP_SEQUENCES = 16
+MAX_MESSAGES = 2048
+MAX_PARTS = 512
+MAX_TOOLS = 128
+MAX_TOKEN_IDS = 1024
 
 LEFT_OUT: dict[str, str] = {
     # vLLM's, and not the caller's to decide: code and memory of the engine, its queue, its caches and its transport.
@@ -68,7 +72,10 @@ REFUSED: dict[str, str] = {
     "watermarking": "Leave it out: answers are not watermarked.",
 }
 
-_LEFT_OUT_OF_PARTS = frozenset({"uuid", "cache_control"})
+_NO_OPS: dict[str, Any] = {"best_of": 1, "function_call": "none", "modalities": ["text"]}
+"""Values of refused fields that ask for what happens anyway. Null and false do so too."""
+
+_LEFT_OUT_OF_PARTS = frozenset({"uuid", "cache_control", "prompt_cache_breakpoint"})
 """A `uuid` would be the image's identity in vLLM's caches, whatever its bytes are."""
 
 _TEMPLATE_KWARGS = frozenset({"enable_thinking"})
@@ -97,7 +104,7 @@ class ImageUrl(_Wire):
     """Where an image is, and how closely the model should look."""
 
     url: str
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: Literal["auto", "low", "high", "original"] | None = None
 
 
 class ImagePart(_Wire):
@@ -107,20 +114,16 @@ class ImagePart(_Wire):
     image_url: ImageUrl
 
 
-def _form(value: Any) -> str | None:
-    return "string" if isinstance(value, str) else "array" if isinstance(value, list) else None
-
-
-_STRING_OR_ARRAY = Discriminator(
-    _form, custom_error_type="string_or_array", custom_error_message="Input should be a string or an array"
-)
-_UserPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
-_AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
-_Text = Annotated[Annotated[str, Tag("string")] | Annotated[list[TextPart], Tag("array")], _STRING_OR_ARRAY]
-_UserContent = Annotated[
-    Annotated[str, Tag("string")] | Annotated[list[_UserPart], Field(min_length=1), Tag("array")], _STRING_OR_ARRAY
+# Lists stop at their first fault: pydantic would else describe every one of a million.
+_Parts = Field(min_length=1, max_length=MAX_PARTS, fail_fast=True)
+_STRING_OR_PARTS = tagged_by_form("a string or an array of content parts")
+_UserPart = Annotated[Annotated[TextPart, Tag("<text>")] | Annotated[ImagePart, Tag("<image_url>")], tagged_by("type")]
+_AssistantPart = Annotated[Annotated[TextPart, Tag("<text>")] | Annotated[RefusalPart, Tag("<refusal>")], tagged_by("type")]
+_Text = Annotated[Annotated[str, Tag("<string>")] | Annotated[list[TextPart], _Parts, Tag("<array>")], _STRING_OR_PARTS]
+_UserContent = Annotated[Annotated[str, Tag("<string>")] | Annotated[list[_UserPart], _Parts, Tag("<array>")], _STRING_OR_PARTS]
+_AssistantContent = Annotated[
+    Annotated[str, Tag("<string>")] | Annotated[list[_AssistantPart], _Parts, Tag("<array>")], _STRING_OR_PARTS
 ]
-_AssistantContent = Annotated[Annotated[str, Tag("string")] | Annotated[list[_AssistantPart], Tag("array")], _STRING_OR_ARRAY]
 
 
 class SystemMessage(_Wire):
@@ -139,33 +142,40 @@ class UserMessage(_Wire):
     name: str | None = None
 
 
-class CalledFunction(_Wire):
+class _Returned(_Wire):
+    """A part of an earlier answer, handed back by the SDK with all that it and the server had put there.
+
+    What is not named here is dropped without a word: most of it is null, and none of it is the caller's.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class CalledFunction(_Returned):
     """A function that an earlier answer called; `arguments` is JSON as text."""
 
     name: str
     arguments: str
 
 
-class ToolCall(_Wire):
+class ToolCall(_Returned):
     """A call that an earlier answer made."""
 
     id: str
-    type: Literal["function"] = "function"
+    type: Literal["function"]
     function: CalledFunction
-    index: int | None = None
 
 
-class AssistantMessage(_Wire):
-    """An earlier answer, as the SDK hands it back: with all its fields, most of them null."""
+class AssistantMessage(_Returned):
+    """An earlier answer."""
 
     role: Literal["assistant"]
     content: _AssistantContent | None = None
     name: str | None = None
     refusal: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    annotations: list[Any] | None = Field(None, exclude=True)
     audio: None = Field(None, exclude=True)
     function_call: None = Field(None, exclude=True)
 
@@ -179,7 +189,14 @@ class ToolMessage(_Wire):
     name: str | None = None
 
 
-Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+Message = Annotated[
+    Annotated[SystemMessage, Tag("<system>")]
+    | Annotated[SystemMessage, Tag("<developer>")]
+    | Annotated[UserMessage, Tag("<user>")]
+    | Annotated[AssistantMessage, Tag("<assistant>")]
+    | Annotated[ToolMessage, Tag("<tool>")],
+    tagged_by("role"),
+]
 
 
 class FunctionTool(_Wire):
@@ -211,15 +228,9 @@ class ToolChoice(_Wire):
     function: ChosenFunction
 
 
-def _choice_form(value: Any) -> str | None:
-    return "string" if isinstance(value, str) else "object" if isinstance(value, dict) else None
-
-
 _ToolChoice = Annotated[
-    Annotated[Literal["none", "auto", "required"], Tag("string")] | Annotated[ToolChoice, Tag("object")],
-    Discriminator(
-        _choice_form, custom_error_type="string_or_object", custom_error_message="Input should be a string or an object"
-    ),
+    Annotated[Literal["none", "auto", "required"], Tag("<string>")] | Annotated[ToolChoice, Tag("<object>")],
+    tagged_by_form("a string or an object"),
 ]
 
 
@@ -253,7 +264,12 @@ class JsonSchemaFormat(_Wire):
     json_schema: JsonSchema
 
 
-ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+ResponseFormat = Annotated[
+    Annotated[TextFormat, Tag("<text>")]
+    | Annotated[JsonObjectFormat, Tag("<json_object>")]
+    | Annotated[JsonSchemaFormat, Tag("<json_schema>")],
+    tagged_by("type"),
+]
 
 
 class StructuredOutputs(_Wire):
@@ -263,7 +279,7 @@ class StructuredOutputs(_Wire):
 
     json_schema: Annotated[dict[str, Any] | None, Field(alias="json")] = None
     json_object: Literal[True] | None = None
-    choice: Annotated[list[str], Field(min_length=1)] | None = None
+    choice: Annotated[list[str], Field(min_length=1, fail_fast=True)] | None = None
     regex: str | None = None
     grammar: str | None = None
 
@@ -296,24 +312,32 @@ class RepetitionDetection(_Wire):
     min_count: Annotated[int, Field(ge=0)] | None = None
 
 
+def _of_bounded_size(value: Any) -> Any:
+    """For objects, whose values pydantic checks one and all before it counts them."""
+    if isinstance(value, dict) and len(value) > MAX_TOKEN_IDS:
+        raise ValueError(f"it has {len(value)} entries; at most {MAX_TOKEN_IDS} are allowed.")
+    return value
+
+
 _Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
 _Bias = Annotated[float, Field(ge=-100, le=100)]
 _StopSequence = Annotated[str, Field(min_length=1)]
 _Stop = Annotated[
-    Annotated[_StopSequence, Tag("string")]
-    | Annotated[list[_StopSequence], Field(max_length=MAX_STOP_SEQUENCES), Tag("array")],
-    _STRING_OR_ARRAY,
+    Annotated[_StopSequence, Tag("<string>")]
+    | Annotated[list[_StopSequence], Field(max_length=MAX_STOP_SEQUENCES, fail_fast=True), Tag("<array>")],
+    tagged_by_form("a string or an array of strings"),
 ]
+_TokenIds = Annotated[list[int], Field(max_length=MAX_TOKEN_IDS, fail_fast=True)]
 
 
 class ChatCompletionRequest(_Wire):
     """What is passed on to the engine: OpenAI's fields, then those that vLLM adds."""
 
     model: str
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     frequency_penalty: _Penalty | None = None
-    logit_bias: dict[str, _Bias] | None = None
+    logit_bias: Annotated[dict[str, _Bias], BeforeValidator(_of_bounded_size)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -321,7 +345,7 @@ class ChatCompletionRequest(_Wire):
     n: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
     parallel_tool_calls: bool | None = None
     presence_penalty: _Penalty | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     response_format: ResponseFormat | None = None
     seed: _Int64 | None = None
     stop: _Stop | None = None
@@ -329,19 +353,19 @@ class ChatCompletionRequest(_Wire):
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     tool_choice: _ToolChoice | None = None
-    tools: Annotated[list[Tool], Field(min_length=1)] | None = None
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
 
     add_generation_prompt: bool | None = None
-    allowed_token_ids: list[int] | None = None
-    bad_words: list[str] | None = None
+    allowed_token_ids: _TokenIds | None = None
+    bad_words: Annotated[list[str], Field(max_length=MAX_TOKEN_IDS, fail_fast=True)] | None = None
     chat_template_kwargs: ChatTemplateKwargs | None = None
     continue_final_message: bool | None = None
     ignore_eos: bool | None = None
     include_reasoning: bool | None = None
     include_stop_str_in_output: bool | None = None
     length_penalty: float | None = None
-    logprob_token_ids: list[int] | None = None
+    logprob_token_ids: _TokenIds | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     min_tokens: Annotated[int, Field(ge=0)] | None = None
     repetition_detection: RepetitionDetection | None = None
@@ -350,7 +374,7 @@ class ChatCompletionRequest(_Wire):
     return_tokens_as_token_ids: bool | None = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: _TokenIds | None = None
     stream_interval: Annotated[int, Field(ge=1)] | None = None
     structured_outputs: StructuredOutputs | None = None
     thinking_token_budget: Annotated[int, Field(ge=0)] | None = None
@@ -368,7 +392,7 @@ class ChatCompletionRequest(_Wire):
             raise disagreement("response_format", "'response_format' and 'structured_outputs' exclude each other.")
         if isinstance(self.tool_choice, ToolChoice) and self.tool_choice.function.name not in self.tool_names:
             name = self.tool_choice.function.name
-            raise disagreement("tool_choice", f"'tool_choice' names '{name}', which is not among 'tools'.")
+            raise disagreement("tool_choice", f"'tool_choice' names '{shortened(name)}', which is not among 'tools'.")
         if self.tool_choice == "required" and not self.tools:
             raise disagreement("tool_choice", "'tool_choice' is only allowed when 'tools' are given.")
         return self
@@ -392,8 +416,8 @@ class ChatCompletionRequest(_Wire):
         ]
 
     def for_engine(self) -> dict[str, Any]:
-        """The document to send to the engine: what the caller sent, as far as it is typed here."""
-        return self.model_dump(exclude_unset=True)
+        """The document to send to the engine: what the caller sent, as far as it is typed here and not null."""
+        return self.model_dump(exclude_unset=True, exclude_none=True)
 
 
 def parse_chat(document: dict[str, Any]) -> tuple[ChatCompletionRequest, tuple[str, ...]]:
@@ -406,31 +430,33 @@ def parse_chat(document: dict[str, Any]) -> tuple[ChatCompletionRequest, tuple[s
         if name in REFUSED:
             raise UnsupportedField(f"'{name}' is not supported. {REFUSED[name]}", param=name)
         if name not in ChatCompletionRequest.model_fields:
-            raise UnknownField(f"Unknown parameter: '{name}'.", param=name)
+            raise unknown_field(name)
     _refuse_other_media(kept)
     try:
         return ChatCompletionRequest.model_validate(kept), left_out
     except ValidationError as error:
-        raise first_finding(error, kept) from error
+        raise first_finding(error) from error
 
 
 def _without_left_out(document: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    kept: dict[str, Any] = {}
-    left_out: list[str] = []
-    for name, value in document.items():
-        if name in LEFT_OUT:
-            left_out.append(name)
-        elif name not in REFUSED or value is not None:
-            kept[name] = value
-    for path, part in _parts(kept):
-        for name in sorted(_LEFT_OUT_OF_PARTS & part.keys()):
+    kept = {name: value for name, value in document.items() if name not in LEFT_OUT and not _asks_for_nothing(name, value)}
+    left_out = [name for name in document if name in LEFT_OUT]
+    from_parts: set[str] = set()
+    for _, part in _parts(kept):
+        for name in _LEFT_OUT_OF_PARTS & part.keys():
             del part[name]
-            left_out.append(written((*path, name)))
+            from_parts.add(f"messages[].content[].{name}")
+    left_out += sorted(from_parts)
     template_kwargs = kept.get("chat_template_kwargs")
-    if isinstance(template_kwargs, dict):
+    if isinstance(template_kwargs, dict) and not template_kwargs.keys() <= _TEMPLATE_KWARGS:
         kept["chat_template_kwargs"] = {key: value for key, value in template_kwargs.items() if key in _TEMPLATE_KWARGS}
-        left_out += [f"chat_template_kwargs.{key}" for key in template_kwargs if key not in _TEMPLATE_KWARGS]
+        left_out.append("chat_template_kwargs.*")
+    # Names of ours only, each once: this becomes a response header.
     return kept, tuple(left_out)
+
+
+def _asks_for_nothing(name: str, value: Any) -> bool:
+    return name in REFUSED and (value is None or value is False or value == _NO_OPS.get(name))
 
 
 _OTHER_MEDIA = frozenset(

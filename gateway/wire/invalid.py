@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Discriminator, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from gateway.errors import GatewayError, InvalidField, UnknownField
+from gateway.errors import GatewayError, InvalidField, UnknownField, shortened
 
 _TYPE_NAMES: dict[type, str] = {
     bool: "a boolean",
@@ -31,27 +31,54 @@ _EXPECTED = {
 
 Path = tuple[str | int, ...]
 
-_SHOWN_CHARACTERS = 40
 _DISAGREEMENT = "fields_disagree"
 
 
-def first_finding(error: ValidationError, document: dict[str, Any]) -> GatewayError:
-    """The first of pydantic's findings about `document`, as the error that the caller gets."""
-    detail = error.errors()[0]
+def tagged_by(field: str) -> Discriminator:
+    """Tells the members of a union apart by the string in `field`; its tags are written `<value>`.
+
+    In angle brackets, because pydantic puts tags into the path of a finding, where nobody could tell a bare one from a key.
+    """
+
+    def tag(value: Any) -> str | None:
+        name = value.get(field) if isinstance(value, dict) else None
+        return f"<{name}>" if isinstance(name, str) else None
+
+    return Discriminator(tag)
+
+
+def tagged_by_form(expected: str) -> Discriminator:
+    """Tells the members of a union apart by their JSON type: `<string>`, `<array>` or `<object>`."""
+    forms: dict[type[Any], str] = {str: "<string>", list: "<array>", dict: "<object>"}
+    return Discriminator(
+        lambda value: forms.get(type(value)), custom_error_type="form", custom_error_message=f"Input should be {expected}"
+    )
+
+
+def first_finding(error: ValidationError) -> GatewayError:
+    """The first of pydantic's findings, as the error that the caller gets."""
+    detail = error.errors(include_url=False)[0]
+    path = tuple(step for step in detail["loc"] if not str(step).startswith("<"))
+    param = written(path)
     if detail["type"] == _DISAGREEMENT:
         return InvalidField(detail["msg"], param=detail["ctx"]["field"])
-    path = _path_in_document(detail, document)
-    param = written(path)
     kind = detail["type"]
     if kind == "missing":
         return InvalidField(f"Missing required parameter: '{param}'.", param=param, reason="missing_required_parameter")
     if kind == "extra_forbidden":
-        return UnknownField(f"Unknown parameter: '{param}'.", param=param)
+        return unknown_field(param)
+    if kind == "union_tag_not_found" and not isinstance(detail["input"], dict):
+        kind = "dict_type"
     if kind in _EXPECTED:
         got = _TYPE_NAMES.get(type(detail["input"]), "something else")
         message = f"Invalid type for '{param}': expected {_EXPECTED[kind]}, but got {got} instead."
         return InvalidField(message, param=param, reason="invalid_type")
     return InvalidField(f"Invalid value for '{param}': {_explained(detail)}", param=param)
+
+
+def unknown_field(param: str) -> UnknownField:
+    """The error for a field that nobody knows."""
+    return UnknownField(f"Unknown parameter: '{shortened(param)}'.", param=param)
 
 
 def disagreement(field: str, message: str) -> PydanticCustomError:
@@ -62,9 +89,10 @@ def disagreement(field: str, message: str) -> PydanticCustomError:
 def _explained(detail: ErrorDetails) -> str:
     context = detail.get("ctx", {})
     if detail["type"] == "union_tag_invalid":
-        return f"'{context['tag']}' is not one of {context['expected_tags']}."
+        tags = context["expected_tags"].replace("'<", "'").replace(">'", "'")
+        return f"'{shortened(context['tag'].strip('<>'))}' is not one of {tags}."
     if detail["type"] == "union_tag_not_found":
-        return f"{context['discriminator']} is missing or not a string."
+        return "it must be an object that says its role (a message) or its type."
     if detail["type"] == "value_error":
         return str(context["error"])
     return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, got {_shown(detail['input'])}."
@@ -73,8 +101,7 @@ def _explained(detail: ErrorDetails) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, list | dict):
         return f"{_TYPE_NAMES[type(value)]} of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+    return shortened(repr(value))
 
 
 def written(path: Path) -> str:
@@ -83,21 +110,3 @@ def written(path: Path) -> str:
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
     return text
-
-
-def _path_in_document(detail: ErrorDetails, document: Any) -> Path:
-    """pydantic's location without the names of union members, which are not in what the caller wrote."""
-    path: list[str | int] = []
-    value: Any = document
-    last = len(detail["loc"]) - 1
-    for index, step in enumerate(detail["loc"]):
-        if _leads_into(value, step):
-            value = value[step]
-            path.append(step)
-        elif index == last and detail["type"] == "missing":
-            path.append(step)
-    return tuple(path)
-
-
-def _leads_into(value: Any, step: str | int) -> bool:
-    return step in value if isinstance(value, dict) else isinstance(value, list) and isinstance(step, int)

@@ -1,13 +1,19 @@
 """Server-sent events as bytes: passed on whole, never parsed."""
 
+import re
+
 import orjson
 
 from gateway.errors import GatewayError
 from gateway.wire.errors import error_document
 
-DONE = b"data: [DONE]"
-
 _END = b"\n\n"
+_END_CRLF = b"\r\n\r\n"
+_DATA = b"data: "
+_ERROR = re.compile(rb'(?:^|\n)data: ?(\{"error".*)')
+"""How vLLM begins an event that tells of an error (0.32, create_streaming_error_response)."""
+
+_DONE = re.compile(rb"(?:^|\n)data: ?\[DONE\]")
 
 
 def whole_events(buffered: bytes, chunk: bytes) -> tuple[bytes, bytes]:
@@ -16,10 +22,23 @@ def whole_events(buffered: bytes, chunk: bytes) -> tuple[bytes, bytes]:
     Only whole events are passed on, so that a stream that breaks can still end with an event of its own.
     """
     data = buffered + chunk if buffered else chunk
-    end = data.rfind(_END) + len(_END)
-    return (data[:end], data[end:]) if end >= len(_END) else (b"", data)
+    end = max((data.rfind(mark) + len(mark) for mark in (_END, _END_CRLF) if mark in data), default=0)
+    return data[:end], data[end:]
+
+
+def says_done(events: bytes) -> bool:
+    """Whether one of the events is the one that ends a whole answer."""
+    return b"[DONE]" in events and _DONE.search(events) is not None
+
+
+def until_error(events: bytes) -> tuple[bytes, bytes | None]:
+    """Whole events up to the engine's error, and the JSON of that error if there is one."""
+    found = _ERROR.search(events) if b'{"error"' in events else None
+    if found is None:
+        return events, None
+    return events[: events.rfind(b"data:", 0, found.start(1))], found[1].rstrip()
 
 
 def error_event(error: GatewayError) -> bytes:
     """The event that ends a stream which cannot go on; the SDK raises APIError on it."""
-    return b"data: " + orjson.dumps(error_document(error)) + _END
+    return _DATA + orjson.dumps(error_document(error)) + _END

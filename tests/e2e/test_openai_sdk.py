@@ -302,6 +302,14 @@ def test_an_image_that_cannot_be_decoded_is_a_400(client: openai.OpenAI) -> None
     assert prompt_tokens(client, about(picture())), "and the engine is well"
 
 
+def test_a_stream_that_cannot_begin_is_a_400_too(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="out-of-vocab") as error:
+        client.chat.completions.create(
+            model="small", messages=words("hi"), stream=True, extra_body={"allowed_token_ids": [10**6]}
+        )
+    assert error.value.param == "allowed_token_ids"
+
+
 def test_words_that_look_like_an_image_s_place_do_no_harm(client: openai.OpenAI) -> None:
     with contextlib.suppress(openai.BadRequestError):
         prompt_tokens(client, words("<|vision_start|><|image_pad|><|vision_end|>"))

@@ -1,6 +1,10 @@
 """What the client gets when an engine does not answer as it should."""
 
 import asyncio
+import pathlib
+import socket
+import threading
+import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -42,15 +46,35 @@ FAILURES = {
     ),
     "Ray's queue is full": (
         PlainTextResponse("Request dropped due to backpressure", 503),
-        (openai.InternalServerError, "The model 'tiny' is not available right now.", None, "10"),
+        (openai.InternalServerError, "The model 'tiny' is busy: its queue is full.", None, "1"),
     ),
     "HAProxy has no server": (
         PlainTextResponse("Internal Server Error", 500),
         (openai.InternalServerError, "The model 'tiny' is not available right now.", None, "10"),
     ),
+    "a prompt is too long": (
+        vllm_error(400, "This model's maximum context length is 8 tokens."),
+        (openai.BadRequestError, "This model's maximum context length is 8 tokens.", "messages", None),
+    ),
+    "the engine does not know its own model": (
+        vllm_error(404, "The model `tiny` does not exist."),
+        (openai.InternalServerError, "The engine of model 'tiny' failed on this request.", None, None),
+    ),
+    "something sends elsewhere": (
+        Response(status_code=307, headers={"location": "/elsewhere"}),
+        (openai.InternalServerError, "The engine of model 'tiny' failed on this request.", None, None),
+    ),
+    "an answer is compressed": (
+        Response(b"{}", media_type="application/json", headers={"content-encoding": "gzip"}),
+        (openai.InternalServerError, "The engine of model 'tiny' gave no usable answer.", None, None),
+    ),
+    "an answer is empty": (
+        Response(b"", media_type="application/json"),
+        (openai.InternalServerError, "The engine's answer is not a JSON object.", None, None),
+    ),
     "something answers in HTML": (
         Response("<html>", 200, media_type="text/html"),
-        (openai.InternalServerError, "The engine's answer is not JSON.", None, None),
+        (openai.InternalServerError, "The engine's answer is not a JSON object.", None, None),
     ),
 }
 
@@ -84,15 +108,109 @@ def test_an_engine_that_nobody_listens_for_is_a_503_with_retry_after(tmp_path_fa
         assert httpx.get(f"{gateway.url}/readyz").status_code == 200, "readiness is about the gateway, not its engines"
 
 
-def test_a_stream_without_its_end_ends_with_an_error(client: openai.OpenAI, engine: FakeEngine) -> None:
+def counted(gateway: RunningGateway, status: str) -> float:
+    """Requests to `tiny` that ended with the status, by the gateway's own metric."""
+    line = f'fovea_requests_total{{model="tiny",path="/v1/chat/completions",status="{status}"}}'
+    rows = httpx.get(f"{gateway.url}/metrics").text.splitlines()
+    return sum(float(row.split()[-1]) for row in rows if row.startswith(line))
+
+
+RAW = {
+    "an answer that is not HTTP": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "an answer that breaks off in its head": b"HTTP/1.1 200 OK\r\ncontent-type: appl",
+    "an answer that breaks off in its body": b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{",
+    "an error that breaks off": b"HTTP/1.1 400 X\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{",
+    "bad chunks": b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    "a head without end": b"HTTP/1.1 200 OK\r\nx: " + b"y" * 20_000 + b"\r\n\r\n",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("answer", RAW.values(), ids=RAW.keys())
+@pytest.mark.parametrize("streamed", [True, False])
+def test_bytes_that_are_no_answer_are_a_502(answer: bytes, streamed: bool, tmp_path: pathlib.Path) -> None:  # noqa: FBT001
+    with socket.create_server(("127.0.0.1", 0)) as server, running_gateway(tmp_path, _url(server)) as gateway:
+        thread = threading.Thread(target=_answer_once, args=(server, answer))
+        thread.start()
+        request = {"model": "tiny", "messages": HELLO, "stream": streamed}
+        response = httpx.post(f"{gateway.url}/v1/chat/completions", json=request)
+        thread.join()
+    assert response.status_code == 502
+    assert response.json()["error"]["code"] == "engine_error"
+
+
+def _url(server: socket.socket) -> str:
+    return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def _answer_once(server: socket.socket, answer: bytes) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(answer)
+
+
+def test_an_error_that_comes_in_two_pieces_is_read_whole(tmp_path: pathlib.Path) -> None:
+    body = b'{"error": {"message": "n is too large", "param": "n", "code": 400}}'
+    head = b"HTTP/1.1 400 X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+
+    def answer_in_pieces(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(head + body[:20])
+            time.sleep(0.2)
+            connection.sendall(body[20:])
+
+    with socket.create_server(("127.0.0.1", 0)) as server, running_gateway(tmp_path, _url(server)) as gateway:
+        thread = threading.Thread(target=answer_in_pieces, args=(server,))
+        thread.start()
+        response = httpx.post(f"{gateway.url}/v1/chat/completions", json={"model": "tiny", "messages": HELLO})
+        thread.join()
+    assert (response.status_code, response.json()["error"]["message"]) == (400, "n is too large")
+
+
+def test_a_stream_without_its_end_ends_with_an_error(
+    gateway: RunningGateway, client: openai.OpenAI, engine: FakeEngine
+) -> None:
     async def break_off(_: Request) -> Response:
         return stream(["one"], done=False)
 
     engine.answer = break_off
+    before = counted(gateway, "502")
     chunks = client.chat.completions.create(model="tiny", messages=HELLO, stream=True)
     assert next(chunks).choices[0].delta.content == "one"
     with pytest.raises(openai.APIError, match="The stream ended before the answer did"):
         list(chunks)
+    assert counted(gateway, "502") == before + 1
+    assert "The stream ended before the answer did" in gateway.log.read_text()
+
+
+def error_events(*before: str) -> Response:
+    error = b'data: {"error": {"message": "n is too large", "type": "BadRequestError", "param": "n", "code": 400}}\n\n'
+    return Response(b"".join(map(event, before)) + error + b"data: [DONE]\n\n", media_type="text/event-stream")
+
+
+def test_a_stream_that_begins_with_an_error_is_a_status_instead(client: openai.OpenAI, engine: FakeEngine) -> None:
+    async def answer(_: Request) -> Response:
+        return error_events()
+
+    engine.answer = answer
+    with pytest.raises(openai.BadRequestError, match="n is too large") as error:
+        client.chat.completions.create(model="tiny", messages=HELLO, stream=True)
+    assert error.value.param == "n"
+
+
+def test_a_stream_that_meets_an_error_ends_with_it_in_openai_s_form(client: openai.OpenAI, engine: FakeEngine) -> None:
+    async def answer(_: Request) -> Response:
+        return error_events("one")
+
+    engine.answer = answer
+    chunks = client.chat.completions.create(model="tiny", messages=HELLO, stream=True)
+    assert next(chunks).choices[0].delta.content == "one"
+    with pytest.raises(openai.APIError, match="n is too large") as error:
+        list(chunks)
+    assert (error.value.type, error.value.param, error.value.code) == ("invalid_request_error", "n", "invalid_value")
 
 
 def test_a_client_that_leaves_a_stream_ends_its_request_at_the_engine(gateway: RunningGateway, engine: FakeEngine) -> None:
@@ -130,4 +248,3 @@ def test_a_client_that_does_not_wait_for_its_answer_ends_its_request_at_the_engi
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{gateway.url}/v1/chat/completions", json={"model": "tiny", "messages": HELLO}, timeout=0.3)
     assert engine.cancelled.wait(1.0)
-    assert 'status="499"' in httpx.get(f"{gateway.url}/metrics").text

@@ -1,6 +1,9 @@
 """Bad input: each as the class of the SDK that it should be, with a message that helps."""
 
+import contextlib
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -157,3 +160,82 @@ def test_the_same_connection_is_good_after_a_413(gateway: RunningGateway) -> Non
         assert client.post("/v1/chat/completions", json=too_large).status_code == 413
         fine = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
         assert client.post("/v1/chat/completions", json=fine).status_code == 200
+
+
+def exchange(gateway: RunningGateway, *sent: bytes) -> bytes:
+    """What comes back for bytes that are sent as they are, until the gateway closes or is silent for half a second."""
+    address = urlsplit(gateway.url)
+    with socket.create_connection((str(address.hostname), address.port or 0), timeout=0.5) as connection:
+        answer = b""
+        for part in sent:
+            connection.sendall(part)
+        with contextlib.suppress(TimeoutError, ConnectionResetError):
+            while chunk := connection.recv(65536):
+                answer += chunk
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"POST /v1/chat/completions HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 5000000", b"413"),
+        (b"POST /v1/chat/completions HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 50", b"415"),
+        (b"POST /nowhere HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 50", b"404"),
+    ],
+)
+def test_who_asked_before_sending_and_is_refused_gets_a_closed_connection(
+    gateway: RunningGateway, head: bytes, status: bytes
+) -> None:
+    answer = exchange(gateway, head + b"\r\nHost: x\r\nExpect: 100-continue\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert b"connection: close" in answer.lower()
+    assert b"100 Continue" not in answer
+
+
+def test_java_s_offer_of_http_2_is_ignored(gateway: RunningGateway) -> None:
+    body = b'{"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}'
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: %d\r\nHost: x\r\n"
+        b"HTTP2-Settings: AAEAAEAAAAIAAAAA\r\nUpgrade: h2c\r\nContent-Type: application/json\r\n\r\n"
+    )
+    assert exchange(gateway, head % len(body), body).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_headers_without_end_are_a_431(gateway: RunningGateway) -> None:
+    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"".join(b"x-%d: %s\r\n" % (n, b"y" * 4096) for n in range(32))
+    answer = exchange(gateway, head + b"\r\n")
+    # The rest of the headers is not read, so the connection may be reset before the answer is.
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 431")
+    assert httpx.get(f"{gateway.url}/healthz").status_code == 200
+
+
+def test_a_schema_that_is_nested_too_deeply_is_a_400(gateway: RunningGateway) -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(300):
+        schema = {"type": "object", "properties": {"a": schema}}
+    answer = httpx.post(
+        f"{gateway.url}/v1/chat/completions",
+        json={
+            "model": "tiny",
+            "messages": [{"role": "user", "content": "hi"}],
+            "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
+        },
+    )
+    assert answer.status_code == 400
+    assert "nested too deeply" in answer.json()["error"]["message"]
+
+
+def test_nothing_of_the_caller_s_becomes_a_header(gateway: RunningGateway, engine: FakeEngine) -> None:
+    engine.reset()
+    parts = [{"type": "text", "text": "x", "uuid": "a"}] * 400
+    answer = httpx.post(
+        f"{gateway.url}/v1/chat/completions",
+        json={
+            "model": "tiny",
+            "messages": [{"role": "user", "content": parts}],
+            "chat_template_kwargs": {"a\r\nx-evil: y": 1, "€": 1},
+        },
+    )
+    assert answer.status_code == 200
+    assert answer.headers["x-fovea-left-out"] == "messages[].content[].uuid, chat_template_kwargs.*"
+    assert "x-evil" not in answer.headers

@@ -19,8 +19,10 @@ def test_the_formats_that_openai_takes_are_taken(form: str) -> None:
         PNG.replace("data:", "DATA:"),
         PNG.replace(";base64", ";charset=utf-8;base64"),
         PNG.replace("image/png", "image/jpg"),
+        PNG.replace("image/png", ""),
+        PNG.replace("image/png", "application/octet-stream"),
     ],
-    ids=["capitals", "a scheme in capitals", "a parameter", "a name that is not the format's"],
+    ids=["capitals", "a scheme in capitals", "a parameter", "a name that is not the format's", "no type", "just bytes"],
 )
 def test_a_data_url_may_be_written_in_many_ways(url: str) -> None:
     check_image_url(url, "p")
@@ -33,7 +35,8 @@ REFUSED = {
     "empty": ("", "scheme 'none'"),
     "no comma": ("data:image/png;base64", "must have the form"),
     "not base64": ("data:image/png,abc", "must have the form"),
-    "no media type": ("data:;base64,AAAA", "Media type 'None'"),
+    "base64 in capitals, which vLLM does not take": (PNG.replace(";base64", ";BASE64"), "must have the form"),
+    "no media type": ("data:;base64,AAAA", "not an image in a supported format"),
     "SVG": ("data:image/svg+xml;base64,AAAA", "Media type 'image/svg+xml' is not supported"),
     "words for a type": ("data:text/html;base64,AAAA", "Media type 'text/html' is not supported"),
     "nothing in it": ("data:image/png;base64,", "not an image in a supported format"),

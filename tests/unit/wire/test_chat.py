@@ -1,3 +1,4 @@
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ FINDINGS: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "invalid_type",
         "expected an object, but got a string",
     ),
-    "no role": (request(messages=[{"content": "hi"}]), "messages[0]", "invalid_value", "'role' is missing"),
+    "no role": (request(messages=[{"content": "hi"}]), "messages[0]", "invalid_value", "must be an object that says its role"),
     "an unknown role": (turn(role="narrator"), "messages[0]", "invalid_value", "'narrator' is not one of"),
     "content that is a number": (turn(content=5), "messages[0].content", "invalid_value", "a string or an array"),
     "no content": (request(messages=[{"role": "user"}]), "messages[0].content", "missing_required_parameter", "content"),
@@ -60,7 +61,7 @@ FINDINGS: dict[str, tuple[dict[str, Any], str, str, str]] = {
         turn(content=[{"type": "image_url", "image_url": {"url": "data:", "detail": "ultra"}}]),
         "messages[0].content[0].image_url.detail",
         "invalid_value",
-        "'auto', 'low' or 'high'",
+        "'auto', 'low', 'high' or 'original'",
     ),
     "an image in a system message": (
         request(messages=[{"role": "system", "content": [IMAGE]}]),
@@ -114,6 +115,24 @@ FINDINGS: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "unknown_parameter",
         "Unknown parameter: 'response_format.strict'.",
     ),
+    "a field beside the one it belongs into": (
+        turn(content=[IMAGE | {"detail": "low"}]),
+        "messages[0].content[0].detail",
+        "unknown_parameter",
+        "Unknown parameter: 'messages[0].content[0].detail'.",
+    ),
+    "strict beside the schema": (
+        request(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {}}, "strict": True}),
+        "response_format.strict",
+        "unknown_parameter",
+        "Unknown parameter: 'response_format.strict'.",
+    ),
+    "a tool of another kind": (
+        request(tools=[{"type": "custom", "custom": {"name": "x"}}]),
+        "tools[0].type",
+        "invalid_value",
+        "'function'",
+    ),
 }
 
 
@@ -150,13 +169,13 @@ def test_a_field_that_is_not_ours_to_pass_is_left_out_and_said_to_be(name: str) 
 def test_the_identity_that_a_client_gives_an_image_never_reaches_the_engine() -> None:
     parsed, left_out = parse_chat(turn(content=[{"type": "text", "text": "?"}, IMAGE | {"uuid": "somebody-elses"}]))
     assert parsed.for_engine()["messages"][0]["content"] == [{"type": "text", "text": "?"}, IMAGE]
-    assert left_out == ("messages[0].content[1].uuid",)
+    assert left_out == ("messages[].content[].uuid",)
 
 
 def test_the_chat_template_is_told_only_what_is_allowed() -> None:
     parsed, left_out = parse_chat(request(chat_template_kwargs={"enable_thinking": False, "evil": 1}))
     assert parsed.for_engine()["chat_template_kwargs"] == {"enable_thinking": False}
-    assert left_out == ("chat_template_kwargs.evil",)
+    assert left_out == ("chat_template_kwargs.*",)
 
 
 def test_a_whole_request_is_passed_on_as_it_came() -> None:
@@ -164,7 +183,7 @@ def test_a_whole_request_is_passed_on_as_it_came() -> None:
         messages=[
             {"role": "system", "content": [{"type": "text", "text": "be brief"}]},
             {"role": "user", "content": [IMAGE, {"type": "text", "text": "?"}], "name": "ada"},
-            {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": _CALLED}]},
+            {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": _CALLED}]},
             {"role": "tool", "content": "done", "tool_call_id": "1"},
         ],
         frequency_penalty=0.5,
@@ -202,10 +221,78 @@ def test_structured_outputs_keep_the_names_that_vllm_knows() -> None:
     assert parse_chat(document)[0].for_engine() == document
 
 
-def test_an_earlier_answer_is_taken_with_all_the_nulls_it_came_with() -> None:
-    answer = {"role": "assistant", "content": "yes", "refusal": None, "annotations": None, "audio": None}
-    parsed, _ = parse_chat(request(messages=[USER, answer | {"function_call": None, "tool_calls": None, "reasoning": None}]))
-    assert parsed.for_engine()["messages"][1]["content"] == "yes"
+def test_an_earlier_answer_is_taken_with_all_that_the_sdk_and_servers_put_there() -> None:
+    called = {"id": "1", "type": "function", "index": 0, "function": _CALLED | {"parsed_arguments": {"a": 1}}}
+    answer: dict[str, Any] = {
+        "role": "assistant",
+        "content": "yes",
+        "refusal": None,
+        "annotations": [],
+        "audio": None,
+        "parsed": {"a": 1},
+    }
+    messages = [
+        USER,
+        answer | {"function_call": None, "reasoning": None, "tool_calls": [called], "provider_specific_fields": {}},
+    ]
+    parsed, left_out = parse_chat(request(messages=messages))
+    expected = {"id": "1", "type": "function", "function": _CALLED}
+    assert parsed.for_engine()["messages"][1] == {"role": "assistant", "content": "yes", "tool_calls": [expected]}
+    assert left_out == ()
+
+
+def test_nulls_are_not_passed_on_but_those_within_a_schema_are() -> None:
+    schema = {"properties": {"a": {"const": None}}, "default": None}
+    document = request(
+        messages=[USER | {"name": None}],
+        min_tokens=None,
+        stop=None,
+        response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "description": None}},
+    )
+    assert parse_chat(document)[0].for_engine() == request(
+        response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("echo", False), ("use_beam_search", False), ("best_of", 1), ("function_call", "none"), ("modalities", ["text"])],
+)
+def test_a_refused_field_that_asks_for_what_happens_anyway_is_taken(name: str, value: Any) -> None:
+    assert parse_chat(request(**{name: value}))[0].for_engine() == request()
+
+
+MANY = 100_000
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        request(messages=[1] * MANY),
+        turn(content=[1] * MANY),
+        request(stop_token_ids=[""] * MANY),
+        request(stop=[1] * MANY),
+        request(tools=[1] * MANY),
+        request(logit_bias={str(number): "x" for number in range(MANY)}),
+        request(structured_outputs={"choice": [1] * MANY}),
+    ],
+    ids=["messages", "parts", "token ids", "stop", "tools", "biases", "choices"],
+)
+def test_many_faults_cost_no_more_than_one(document: dict[str, Any]) -> None:
+    tracemalloc.start()
+    with pytest.raises(GatewayError):
+        parse_chat(document)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * MANY, "pydantic describing every fault would take some hundred bytes for each"
+
+
+def test_a_message_repeats_little_of_what_the_caller_sent() -> None:
+    for document in (request(**{"x" * 10_000: 1}), turn(role="y" * 10_000), request(temperature="z" * 10_000)):
+        with pytest.raises(GatewayError) as error:
+            parse_chat(document)
+        assert len(error.value.message) < 400
+        assert len(error.value.param or "") <= 100
 
 
 def test_images_are_found_with_their_places() -> None:

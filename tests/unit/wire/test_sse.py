@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import EngineFailed
-from gateway.wire.sse import error_event, whole_events
+from gateway.wire.sse import error_event, says_done, until_error, whole_events
 
 
 @given(st.lists(st.text(alphabet="abc \r", min_size=1), min_size=1), st.lists(st.integers(0, 60)))
@@ -34,3 +34,30 @@ def test_an_error_is_an_event_in_openai_s_form() -> None:
     assert json.loads(event.removeprefix(b"data: ")) == {
         "error": {"message": "It broke.", "type": "server_error", "param": None, "code": "engine_error"}
     }
+
+
+ERROR = b'{"error": {"message": "no", "code": 400}}'
+
+
+def test_an_error_of_the_engine_s_is_found_wherever_it_stands() -> None:
+    assert until_error(b"data: a\n\ndata: b\n\n") == (b"data: a\n\ndata: b\n\n", None)
+    assert until_error(b"data: " + ERROR + b"\n\ndata: [DONE]\n\n") == (b"", ERROR)
+    assert until_error(b"data: a\n\ndata: " + ERROR + b"\n\n") == (b"data: a\n\n", ERROR)
+    assert until_error(b"") == (b"", None)
+
+
+def test_words_of_an_answer_are_not_taken_for_an_error() -> None:
+    said = b'data: {"choices": [{"delta": {"content": "\\n\\ndata: {\\"error\\""}}]}\n\n'
+    assert until_error(said) == (said, None)
+
+
+def test_events_may_end_in_carriage_returns() -> None:
+    assert whole_events(b"", b"data: a\r\n\r\ndata: b\r\n") == (b"data: a\r\n\r\n", b"data: b\r\n")
+    assert whole_events(b"", b"\n\ndata: b") == (b"\n\n", b"data: b")
+    assert until_error(b"data: a\r\n\r\ndata: " + ERROR + b"\r\n\r\n") == (b"data: a\r\n\r\n", ERROR)
+
+
+def test_the_end_is_known_however_it_is_written_and_words_are_not_taken_for_it() -> None:
+    for end in (b"data: [DONE]\n\n", b"data:[DONE]\n\n", b"data: a\n\ndata: [DONE]\r\n\r\n", b"data: [DONE]\n\n: bye\n\n"):
+        assert says_done(end)
+    assert not says_done(b'data: {"content": "data: [DONE]"}\n\n')

@@ -1,0 +1,46 @@
+"""uvicorn's HTTP protocol, with two things mended that clients meet."""
+
+import re
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEADER_BYTES = 64 * 1024
+
+_H2C = b"pgrade: h2c"
+_UPGRADE = re.compile(rb"\r\nUpgrade: h2c", re.IGNORECASE)
+
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class Http11Protocol(HttpToolsProtocol):
+    """HTTP/1.1 alone, with headers of a bounded size.
+
+    Java's own client offers to go on in HTTP/2 (`Upgrade: h2c`) with every first request. A server may ignore the offer (RFC
+    9110, 7.8), but httptools stops reading at it, and the body is lost. So the offer is made unreadable before it gets there.
+    JSON has no line break followed by that word, so a body is never touched.
+    """
+
+    _header_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        if _H2C in data:
+            data = _UPGRADE.sub(b"\r\nX-Offer: h2c", data)
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        self._header_bytes = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
