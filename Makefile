@@ -2,11 +2,11 @@
 # Everything is installed into .venv; ONCE=1 lets the demo end by itself.
 
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-
-# A machine with an NVIDIA GPU gets vLLM for it, any other the build for CPUs.
+# A machine with an NVIDIA GPU gets vLLM for it, any other the build for CPUs. `make demo GPU=` takes the CPU all the same, and so
+# do the tests.
 GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
+VENV := .venv$(if $(GPU),-gpu)
+BIN := $(VENV)/bin
 ENGINE := $(if $(GPU),engine,engine-cpu)
 DEMO_CATALOG := deploy/catalogs/$(if $(GPU),gpu-demo,cpu-demo).yaml
 
@@ -32,7 +32,11 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/pytest tests/unit tests/integration
 
-test: linux debian-tools $(VENV)/.demo check
+test: linux debian-tools
+	$(MAKE) GPU= all-tests
+
+.PHONY: all-tests
+all-tests: $(VENV)/.demo check
 	$(BIN)/pytest tests
 
 test-full:
@@ -40,7 +44,8 @@ test-full:
 	$(MAKE) test
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit("Fovea needs Python 3.11 or newer: make PYTHON=python3.12 ..." * (sys.version_info < (3, 11)))'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable '.[dev]'
@@ -56,7 +61,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 .PHONY: cpu-torch
 cpu-torch: TORCH := $(shell grep '^torch==' constraints.txt)
 cpu-torch:
-	$(PIP) '$(TORCH)' 2>/dev/null || $(PIP) --index-url https://download.pytorch.org/whl/cpu '$(TORCH)'
+	$(PIP) '$(TORCH)' 2>/dev/null || $(PIP) --no-deps --index-url https://download.pytorch.org/whl/cpu '$(TORCH)'
 
 # What the tests use of Debian.
 DEBIAN := curl wrk
@@ -75,4 +80,4 @@ lock:
 	$(BIN)/python -m pip freeze --exclude-editable | grep -vE '^(pip|setuptools)==' > constraints.txt
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-gpu build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -30,18 +30,10 @@ def build(args: BuildArgs) -> Application:
     """
     catalog = load_catalog(args.catalog)
     require_serve_environment(catalog)
-    return application(args.model, catalog)
-
-
-def application(name: str, catalog: Catalog) -> Application:
-    """The Serve application of the model `name`.
-
-    Raises ValueError: the catalog does not hold it.
-    """
-    model = catalog.models.get(name)
+    model = catalog.models.get(args.model)
     if model is None:
-        raise ValueError(f"the catalog has no model {name}; it has {', '.join(catalog.models)}")
-    return build_openai_app({"llm_configs": [llm_config(name, model, catalog)]})
+        raise ValueError(f"the catalog has no model {args.model}; it has {', '.join(catalog.models)}")
+    return build_openai_app({"llm_configs": [llm_config(args.model, model, catalog)]})
 
 
 def require_serve_environment(catalog: Catalog) -> None:

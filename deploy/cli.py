@@ -1,7 +1,9 @@
 """The `fovea` command."""
 
 import pathlib
+import shutil
 import signal
+import subprocess
 import sys
 
 import click
@@ -9,13 +11,22 @@ import click
 from deploy.local import LocalStack, StackError
 from deploy.placement import PlacementError, plan_catalog
 from deploy.plan_table import plan_table
+from deploy.processes import UnkillableError
 from gateway import __version__
 from gateway.__main__ import main as gateway_main
 from gateway.catalog.read import CatalogError, load_catalog
 
-DEFAULT_CATALOG = pathlib.Path(__file__).parent / "catalogs" / "cpu-demo.yaml"
+_CATALOGS = pathlib.Path(__file__).parent / "catalogs"
 
-_CATALOG = click.argument("catalog", type=click.Path(path_type=pathlib.Path), default=DEFAULT_CATALOG, required=False)
+
+def _default_catalog() -> pathlib.Path:
+    """The demo of this machine: on its GPU if it has one."""
+    nvidia_smi = shutil.which("nvidia-smi")
+    has_gpu = nvidia_smi is not None and subprocess.run([nvidia_smi, "-L"], capture_output=True, check=False).returncode == 0
+    return _CATALOGS / ("gpu-demo.yaml" if has_gpu else "cpu-demo.yaml")
+
+
+_CATALOG = click.argument("catalog", type=click.Path(path_type=pathlib.Path), default=_default_catalog, required=False)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,11 +37,17 @@ def main() -> None:
 
 @main.command()
 @_CATALOG
-@click.option("--port", default=8000, show_default=True, help="The port of 127.0.0.1 that the gateway listens on.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=8000,
+    show_default=True,
+    help="The port of 127.0.0.1 that the gateway listens on.",
+)
 def up(catalog: pathlib.Path, port: int) -> None:
     """Serve CATALOG on this machine, and to it alone, until Ctrl-C: Ray, engines, gateway.
 
-    Without CATALOG, two small demo models are made and served on the CPU.
+    Without CATALOG, small demo models are made and served.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -42,7 +59,7 @@ def up(catalog: pathlib.Path, port: int) -> None:
             stack.watch()
     except KeyboardInterrupt:
         click.echo("stopped; no process is left")
-    except (CatalogError, PlacementError, StackError) as error:
+    except (CatalogError, PlacementError, StackError, UnkillableError) as error:
         sys.exit(_failed(error))
 
 

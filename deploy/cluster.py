@@ -18,9 +18,10 @@ import ray
 from ray import serve
 from ray.serve.schema import ApplicationStatus
 
-from deploy.app import application, require_serve_environment
+from deploy.app import BuildArgs, build
 from deploy.loopback import WORKER_SETUP_HOOK
-from deploy.processes import adopt_orphans, end_with_parent, stop_descendants
+from deploy.placement import plan_catalog
+from deploy.processes import adopt_orphans, stop_descendants
 from gateway.catalog.models import Catalog
 from gateway.catalog.read import load_catalog
 
@@ -30,9 +31,9 @@ _LOGICAL_CPUS = 64
 _POLL_S = 0.5
 
 
-def run(catalog: Catalog, port: int, progress: TextIO) -> None:
-    """Serves `catalog` on 127.0.0.1:`port`, each model under `/<name>`, until SIGTERM or SIGINT."""
-    require_serve_environment(catalog)
+def run(path: pathlib.Path, port: int, progress: TextIO) -> None:
+    """Serves the catalog in the file `path` on 127.0.0.1:`port`, each model under `/<name>`, until SIGTERM or SIGINT."""
+    models = load_catalog(path).served_here
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
@@ -44,13 +45,14 @@ def run(catalog: Catalog, port: int, progress: TextIO) -> None:
         runtime_env={"worker_process_setup_hook": WORKER_SETUP_HOOK},
     )
     _tell(progress, "ray_started")
+    _require_gpus(load_catalog(path), progress)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run_many(
-        [serve.RunTarget(application(name, catalog), name=name, route_prefix=f"/{name}") for name in catalog.models],
+        [serve.RunTarget(build(BuildArgs(catalog=path, model=name)), name=name, route_prefix=f"/{name}") for name in models],
         wait_for_ingress_deployment_creation=False,
         wait_for_applications_running=False,
     )
-    waiting = dict.fromkeys(catalog.models)
+    waiting = dict.fromkeys(models)
     while waiting and not stopped.wait(_POLL_S):
         for name in list(waiting):
             if _has_started(name, progress):
@@ -63,6 +65,15 @@ def run(catalog: Catalog, port: int, progress: TextIO) -> None:
     ray.shutdown()
 
 
+def _require_gpus(catalog: Catalog, progress: TextIO) -> None:
+    """Ray would wait for ever for GPUs that nobody has."""
+    needed = sum(placement.gpus for placement in plan_catalog(catalog))
+    there = int(ray.cluster_resources().get("GPU", 0))
+    if needed > there:
+        _tell(progress, "failed", reason=f"the catalog needs {needed} GPUs, and Ray finds {there} on this machine")
+        raise SystemExit(1)
+
+
 def _has_started(name: str, progress: TextIO) -> bool:
     """Whether the application runs; tells it, and exits where it never will."""
     app = serve.status().applications.get(name)
@@ -73,7 +84,8 @@ def _has_started(name: str, progress: TextIO) -> bool:
         return True
     if app.status == ApplicationStatus.DEPLOY_FAILED:
         reasons = [app.message, *(deployment.message for deployment in app.deployments.values())]
-        _tell(progress, "model_failed", model=name, reason="\n".join(reason for reason in reasons if reason))
+        said = "\n".join(reason for reason in reasons if reason)
+        _tell(progress, "failed", reason=f"the model {name} did not start: {said}")
         raise SystemExit(1)
     return False
 
@@ -92,9 +104,8 @@ def main() -> None:
     progress = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     adopt_orphans()
-    end_with_parent()
     try:
-        run(load_catalog(arguments.catalog), arguments.port, progress)
+        run(arguments.catalog, arguments.port, progress)
     finally:
         stop_descendants(grace_s=5)
 

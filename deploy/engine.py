@@ -85,13 +85,19 @@ def llm_config(name: str, model: Model, catalog: Catalog) -> LLMConfig:
             "graceful_shutdown_wait_loop_s": limits.graceful_shutdown_wait_loop_s,
             "graceful_shutdown_timeout_s": limits.graceful_shutdown_timeout_s,
         },
-        **_accelerator(catalog.hardware),
+        **_accelerator(model, catalog.hardware),
     )
 
 
-def _accelerator(hardware: Hardware) -> dict[str, Any]:
+def _accelerator(model: Model, hardware: Hardware) -> dict[str, Any]:
     if hardware.kind == "gpu":
-        return {"accelerator_type": hardware.accelerator_type, "accelerator_config": {"kind": "gpu"}}
+        # Workers that fit on one node stay on one node; Ray's default would spread them where room is short.
+        strategy = "STRICT_PACK" if model.tensor_parallel <= hardware.gpus_per_node else "PACK"
+        return {
+            "accelerator_type": hardware.accelerator_type,
+            "accelerator_config": {"kind": "gpu"},
+            "placement_group_config": {"bundle_per_worker": {"GPU": 1}, "strategy": strategy},
+        }
     return {
         "accelerator_config": {"kind": "cpu"},
         "placement_group_config": {"bundle_per_worker": {"CPU": _CPU_PER_WORKER}},
@@ -104,7 +110,7 @@ def _source(model: Model) -> str:
 
 def _engine_environment(model: Model, hardware: Hardware) -> dict[str, str]:
     environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-    if is_demo_source(model.source) or pathlib.Path(model.source).is_dir():
+    if is_demo_source(model.source) or pathlib.Path(model.source).is_absolute():
         environment["HF_HUB_OFFLINE"] = "1"  # the files are here: no look-up may delay or fail the start
     if hardware.kind == "cpu":
         environment |= {

@@ -1,8 +1,9 @@
 """Every limit of the engines and of Ray Serve, derived from the few numbers of the catalog.
 
-A request passes HAProxy, the replica's queue in Serve, and vLLM's own admission. They are set so that the one that refuses
-is always vLLM: it answers with JSON and an honest 503, whereas Serve answers in plain text. And nothing that restarts,
-reloads or drains may cut an answer that is younger than `longest_answer_s`.
+A request passes HAProxy, the replica's queue in Serve, and vLLM's own admission. They are set so that vLLM refuses first: it
+answers with JSON and an honest 503, whereas Serve answers in plain text. Serve's queues are finite all the same, and a burst
+that is faster than vLLM prepares images can meet them. And nothing that restarts, reloads or drains may cut an answer that is
+younger than `longest_answer_s`.
 """
 
 import math
@@ -10,13 +11,18 @@ from dataclasses import dataclass
 
 from gateway.catalog.models import MIB, Catalog, Model
 
-CONTROL_REQUESTS = 16
-"""Places beside the generations for health checks, /v1/models and /metrics, which take a place in Serve as well."""
+SPARE_REQUESTS = 16
+"""Places in Serve beside those that vLLM admits: for /v1/models and /metrics, and for requests whose images vLLM is still
+preparing, which hold a place in Serve before vLLM counts them."""
 
 HEALTH_CHECK_PERIOD_S = 5.0
 HEALTH_CHECK_TIMEOUT_S = 15.0
-"""Serve gives a replica up after three checks that failed: an engine that is dead, rather than busy, answers its check at
-once with an error and is replaced after 3 x 5 s; one that hangs is after 3 x 15 s at most."""
+"""Serve gives a replica up after three checks that failed. One whose engine is dead fails each at once, so after 3 x 5 s; one
+whose event loop hangs after 3 x 15 s. An engine core that hangs passes for well: vLLM's check asks only whether it has died."""
+
+DRAIN_S = 30.0
+"""How long a replica that stops is still handed requests, until every HAProxy knows of it. Ray's default, made explicit
+because the time to shut down begins with it."""
 
 SHUTDOWN_MARGIN_S = 10.0
 """From the last byte of the longest answer to a stopped process."""
@@ -47,13 +53,14 @@ def replica_limits(model: Model) -> ReplicaLimits:
         max_num_seqs=model.concurrency,
         max_num_queued_reqs=admitted,
         # Serve lets through more than vLLM admits, so that it is vLLM that refuses the next one.
-        max_ongoing_requests=admitted + CONTROL_REQUESTS,
-        # Reached only by requests that vLLM is about to refuse anyway; finite, because -1 would be without end.
-        max_queued_requests=admitted + CONTROL_REQUESTS,
+        max_ongoing_requests=admitted + SPARE_REQUESTS,
+        # For the burst that Serve sees before vLLM does; finite, because -1 would be without end.
+        max_queued_requests=admitted + SPARE_REQUESTS,
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=HEALTH_CHECK_TIMEOUT_S,
         graceful_shutdown_wait_loop_s=1.0,
-        graceful_shutdown_timeout_s=model.longest_answer_s + SHUTDOWN_MARGIN_S,
+        # An answer may begin in the last moment of the drain.
+        graceful_shutdown_timeout_s=DRAIN_S + model.longest_answer_s + SHUTDOWN_MARGIN_S,
     )
 
 
@@ -70,6 +77,9 @@ def serve_environment(catalog: Catalog) -> dict[str, str]:
         "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
         # A reload (every change of replicas) ends streams older than this; the default is 120 s.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(longest_answer_s + SHUTDOWN_MARGIN_S)),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": f"{DRAIN_S:g}",
+        # What failed its health checks has no answers left to wait for, and would hold its GPUs while it drained.
+        "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
         # While no replica runs, requests take Serve's fallback proxy and its gRPC; the default of 4 MiB refuses images.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(catalog.limits.body_bytes + ENVELOPE_BYTES),
         # Prompts are nobody's to log.

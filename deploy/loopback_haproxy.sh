@@ -9,5 +9,6 @@ for argument in "$@"; do
     [ "$previous" != -f ] || config=$argument
     previous=$argument
 done
-sed -i -E 's/^( *bind )(\*)?:([0-9]+)/\1127.0.0.1:\3/' "$config"
+sed -E 's/^( *bind )(\*)?:([0-9]+)/\1127.0.0.1:\3/' "$config" > "$config.loopback"
+mv "$config.loopback" "$config"
 exec "$FOVEA_HAPROXY_BINARY" "$@"

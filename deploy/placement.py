@@ -56,14 +56,14 @@ class Placement:
 
 
 def plan_catalog(catalog: Catalog) -> list[Placement]:
-    """The placement of every model, in the catalog's order.
+    """The placement of every model that runs on the catalog's hardware, in the catalog's order.
 
     Raises PlacementError: one does not fit, or all of them together do not.
     """
-    placements = [_place(name, model, catalog.hardware) for name, model in catalog.models.items()]
+    placements = [_place(name, model, catalog.hardware) for name, model in catalog.served_here.items()]
     problems = [
         problem
-        for placement, model in zip(placements, catalog.models.values(), strict=True)
+        for placement, model in zip(placements, catalog.served_here.values(), strict=True)
         for problem in _problems(placement, model, catalog.hardware)
     ]
     problems += _gpu_shortage(placements, catalog.hardware)
@@ -126,14 +126,41 @@ def _problems(placement: Placement, model: Model, hardware: Hardware) -> list[st
 
 
 def _gpu_shortage(placements: list[Placement], hardware: Hardware) -> list[str]:
-    needed = sum(placement.gpus for placement in placements)
-    if hardware.kind == "cpu" or needed <= _all_gpus(hardware):
+    if hardware.kind == "cpu":
         return []
-    each = ", ".join(f"{placement.name} {placement.gpus}" for placement in placements)
-    return [
-        f"models: need {needed} GPUs ({each}), and hardware has {_all_gpus(hardware)} "
-        f"({hardware.nodes} x {hardware.gpus_per_node})"
-    ]
+    needed = sum(placement.gpus for placement in placements)
+    if needed > _all_gpus(hardware):
+        each = ", ".join(f"{placement.name} {placement.gpus}" for placement in placements)
+        return [
+            f"models: need {needed} GPUs ({each}), and hardware has {_all_gpus(hardware)} "
+            f"({hardware.nodes} x {hardware.gpus_per_node})"
+        ]
+    return _no_node_left(placements, hardware)
+
+
+def _no_node_left(placements: list[Placement], hardware: Hardware) -> list[str]:
+    """Replicas that find no node with all their GPUs, when the widest are placed first and each where it fits."""
+    free = [hardware.gpus_per_node] * hardware.nodes
+    problems = []
+    for placement in sorted(placements, key=lambda placement: -placement.tensor_parallel):
+        for _ in range(placement.replicas):
+            if not _take(free, placement.tensor_parallel, hardware.gpus_per_node):
+                left = ", ".join(map(str, free))
+                problems.append(
+                    f"models.{placement.name}: finds no node with {placement.tensor_parallel} GPUs left (left on nodes: {left})"
+                )
+    return problems
+
+
+def _take(free: list[int], gpus: int, gpus_per_node: int) -> bool:
+    """Takes `gpus` from one node, or whole nodes and one for the rest; whether they were there."""
+    whole, rest = divmod(gpus, gpus_per_node)
+    for share in [gpus_per_node] * whole + [rest] * bool(rest):
+        node = next((node for node, there in enumerate(free) if there >= share), None)
+        if node is None:
+            return False
+        free[node] -= share
+    return True
 
 
 def _all_gpus(hardware: Hardware) -> int:

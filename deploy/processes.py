@@ -1,5 +1,7 @@
 """Keeping hold of every process that the stack starts, however it detaches itself, so that nothing outlives it.
 
+`python -m deploy.processes PARENT MODULE ...` runs a module as `python -m` does, tied to the life of the process PARENT.
+
 Ray starts its daemons in sessions of their own, vLLM its workers below those, and HAProxy belongs to nobody once its actor
 is gone. On Linux a process may declare itself the one to whom orphaned descendants return (prctl(2),
 PR_SET_CHILD_SUBREAPER); whoever has done so can find all of them below itself, and end them.
@@ -8,6 +10,7 @@ PR_SET_CHILD_SUBREAPER); whoever has done so can find all of them below itself, 
 import contextlib
 import ctypes
 import os
+import runpy
 import signal
 import sys
 import time
@@ -16,6 +19,11 @@ import psutil
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_KILL_AT_MOST_S = 10.0
+
+
+class UnkillableError(Exception):
+    """Processes are left that SIGKILL does not end; the message has their ids."""
 
 
 def adopt_orphans() -> None:
@@ -23,9 +31,14 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def end_with_parent() -> None:
-    """Has the kernel send this process SIGTERM when its parent dies, even by SIGKILL. On Linux only."""
+def end_with_parent(parent: int) -> None:
+    """Has the kernel send this process SIGTERM when the process `parent`, its parent, dies, even by SIGKILL. On Linux only.
+
+    Raises SystemExit: it has died already.
+    """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if sys.platform == "linux" and os.getppid() != parent:
+        raise SystemExit(1)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -36,12 +49,18 @@ def _prctl(option: int, value: int) -> None:
 
 
 def stop_descendants(grace_s: float) -> None:
-    """Ends every process below this one: SIGTERM first, SIGKILL after `grace_s`, again for those that come up meanwhile."""
+    """Ends every process below this one: SIGTERM first, SIGKILL after `grace_s`, again for those that come up meanwhile.
+
+    Raises UnkillableError: some are still there 10 s after that, held by the kernel (a wedged driver, say).
+    """
     _signal_descendants(signal.SIGTERM)
     deadline = time.monotonic() + grace_s
     while _alive_descendants() and time.monotonic() < deadline:
         time.sleep(0.05)
-    while _alive_descendants():
+    deadline = time.monotonic() + _KILL_AT_MOST_S
+    while alive := _alive_descendants():
+        if time.monotonic() > deadline:
+            raise UnkillableError(f"these processes cannot be ended: {', '.join(str(child.pid) for child in alive)}")
         _signal_descendants(signal.SIGKILL)
         time.sleep(0.05)
     _reap()
@@ -55,13 +74,13 @@ def _alive_descendants() -> list[psutil.Process]:
 def _is_alive(process: psutil.Process) -> bool:
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
+    except psutil.Error:
         return False
 
 
 def _signal_descendants(number: signal.Signals) -> None:
     for child in _alive_descendants():
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.Error):
             child.send_signal(number)
 
 
@@ -70,3 +89,15 @@ def _reap() -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
+
+
+def main() -> None:
+    """Runs the module that the command line names, which is then all it sees of it."""
+    parent, module = sys.argv[1:3]
+    end_with_parent(int(parent))
+    sys.argv = [module, *sys.argv[3:]]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

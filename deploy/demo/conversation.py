@@ -112,7 +112,7 @@ def main() -> None:
     """Starts the demo models, holds the conversation, and stays up until Ctrl-C unless told `--once`."""
     parser = argparse.ArgumentParser(prog="python -m deploy.demo.conversation")
     parser.add_argument("--catalog", type=pathlib.Path, default=_CATALOG)
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--port", type=int, choices=range(1, 65536), metavar="PORT", default=8000)
     parser.add_argument("--once", action="store_true", help="end after the conversation")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -66,7 +66,7 @@ class Model(_Entry):
     """One model: what it is, how it is served, and what one replica of it takes on."""
 
     source: Annotated[str, StringConstraints(min_length=1)]
-    """A Hugging Face repository, a folder, a bucket address, or `demo:NAME` for a demo model made on the spot."""
+    """A Hugging Face repository, a folder's absolute path, a bucket address, or `demo:NAME`: a model made on the spot."""
     revision: str | None = None
     """The commit to serve; without it the newest one, whatever that is on the day an engine starts."""
     trust_remote_code: bool = False
@@ -140,6 +140,11 @@ class Catalog(_Entry):
     hardware: Hardware
     limits: Limits = Limits()
     models: Annotated[dict[ModelName, Model], Field(min_length=1)]
+
+    @property
+    def served_here(self) -> dict[str, Model]:
+        """The models that run on `hardware`: those whose engines are not said to be elsewhere."""
+        return {name: model for name, model in self.models.items() if model.engine_url is None}
 
     @model_validator(mode="after")
     def _memory_is_named_where_it_is_needed(self) -> Self:

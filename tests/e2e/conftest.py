@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,11 +17,12 @@ import openai
 import psutil
 import pytest
 
+from deploy.processes import adopt_orphans
 from tests.conftest import free_port
 
 START_AT_MOST_S = 600
 STOP_AT_MOST_S = 60
-_MARK = "STACK_UNDER_TEST"
+_running: list[subprocess.Popen[str]] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,11 +37,11 @@ class Stack:
     url: str
     process: subprocess.Popen[str] | None
     output: pathlib.Path
-    mark: str
 
     def processes(self) -> list[psutil.Process]:
-        """Every process that carries the stack's mark in its environment, however it was detached."""
-        return [process for process in psutil.process_iter() if _environment(process).get(_MARK) == self.mark]
+        """Every process of the stack."""
+        assert self.process is not None
+        return psutil.Process(self.process.pid).children(recursive=True)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Ended:
 
 def start_stack(folder: pathlib.Path, port: int) -> Stack:
     """`fovea up` on `port`, once it says that it is ready."""
-    mark = uuid.uuid4().hex
+    adopt_orphans()
     output = folder / "fovea-up.txt"
     with output.open("w") as file:
         process = subprocess.Popen(
@@ -62,15 +62,16 @@ def start_stack(folder: pathlib.Path, port: int) -> Stack:
             stdout=file,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1", _MARK: mark},
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )
+    _running.append(process)
     deadline = time.monotonic() + START_AT_MOST_S
     while "Ready." not in output.read_text():
         if process.poll() is not None or time.monotonic() > deadline:
             process.terminate()
             pytest.fail(f"the stack did not start:\n{output.read_text()}")
         time.sleep(0.5)
-    return Stack(f"http://127.0.0.1:{port}", process, output, mark)
+    return Stack(f"http://127.0.0.1:{port}", process, output)
 
 
 def end_stack(stack: Stack, number: signal.Signals) -> Ended:
@@ -79,16 +80,20 @@ def end_stack(stack: Stack, number: signal.Signals) -> Ended:
     started_s = time.monotonic()
     stack.process.send_signal(number)
     status = stack.process.wait(STOP_AT_MOST_S)
+    _running.remove(stack.process)
     seconds = time.monotonic() - started_s
-    left = [" ".join(process.cmdline()) or process.name() for process in stack.processes()]
-    return Ended(status, seconds, left, stack.output.read_text())
+    return Ended(status, seconds, left_behind(), stack.output.read_text())
 
 
-def _environment(process: psutil.Process) -> dict[str, str]:
-    try:
-        return process.environ()
-    except psutil.Error:
-        return {}
+def left_behind() -> list[str]:
+    """What is left of stacks that have ended: this process adopts whatever they orphan, so it is all below it."""
+    running = {process.pid for stack in _running for process in (psutil.Process(stack.pid), *_below(stack.pid))}
+    left = [process for process in _below(os.getpid()) if process.pid not in running]
+    return [" ".join(process.cmdline()) or process.name() for process in left if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def _below(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +113,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("stack")
     url = request.config.getoption("--stack")
     if url:
-        yield Stack(url, None, folder, "")
+        yield Stack(url, None, folder)
         return
     request.getfixturevalue("ended_by_ctrl_c")
     running = start_stack(folder, port)

@@ -1,15 +1,16 @@
 """`fovea up` from start to end: what it says, where it listens, and what it leaves behind."""
 
-import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
 
+from deploy.processes import adopt_orphans
 from tests.conftest import CATALOG, free_port
-from tests.e2e.conftest import Ended, Stack
+from tests.e2e.conftest import Ended, Stack, left_behind
 
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
@@ -73,16 +74,23 @@ def test_a_model_that_cannot_start_is_said_with_its_reason_and_leaves_nothing(tm
     (tmp_path / "empty").mkdir()
     lines = CATALOG[: CATALOG.index("  mute:")].replace("source: nowhere", f"source: {tmp_path / 'empty'}")
     path.write_text(lines)
-    before = {process.pid for process in psutil.process_iter()}
     done = fovea("up", str(path), "--port", str(free_port()))
     assert done.returncode == 1
     assert "the model tiny did not start" in done.stderr
-    mine = [process for process in psutil.process_iter() if process.pid not in before and _is_below(process, os.getpid())]
-    assert mine == []
+    assert left_behind() == []
 
 
-def _is_below(process: psutil.Process, pid: int) -> bool:
-    try:
-        return any(parent.pid == pid for parent in process.parents()) or "fovea" in process.name()
-    except psutil.Error:
-        return False
+def test_not_even_sigkill_leaves_anything(tmp_path: pathlib.Path) -> None:
+    process = subprocess.Popen([sys.executable, "-m", "deploy.cli", "up", "--port", str(free_port())], stdout=subprocess.PIPE)
+    adopt_orphans()
+    assert process.stdout is not None
+    for line in process.stdout:
+        if b"Ray is up" in line:
+            break
+    assert len(psutil.Process(process.pid).children(recursive=True)) > 5
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while left_behind() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left_behind() == []

@@ -19,6 +19,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionFunctionToolParam, C
 from PIL import Image
 from pydantic import BaseModel, Field
 
+from deploy.demo.conversation import hold_conversation
 from tests.conftest import picture
 from tests.e2e.conftest import Stack
 
@@ -308,6 +309,21 @@ def test_a_stream_that_cannot_begin_is_a_400_too(client: openai.OpenAI) -> None:
             model="small", messages=words("hi"), stream=True, extra_body={"allowed_token_ids": [10**6]}
         )
     assert error.value.param == "allowed_token_ids"
+
+
+def test_an_answer_that_was_parsed_goes_back_into_the_conversation(client: openai.OpenAI) -> None:
+    parsed = client.chat.completions.parse(
+        model="small", messages=about(picture()), response_format=Inspection, max_tokens=300, temperature=0
+    )
+    messages: list[Any] = [*about(picture()), parsed.choices[0].message, *words("And now?")]
+    assert prompt_tokens(client, messages) > prompt_tokens(client, about(picture()))
+
+
+def test_the_demo_s_conversation_is_held(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    hold_conversation(stack.url)
+    said = capsys.readouterr().out
+    assert "small, large" in said
+    assert said.count("(it fits the schema)") == 2
 
 
 def test_words_that_look_like_an_image_s_place_do_no_harm(client: openai.OpenAI) -> None:

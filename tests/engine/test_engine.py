@@ -56,7 +56,7 @@ def test_further_arguments_are_passed_on() -> None:
 def test_serve_gets_the_limits(catalog: Catalog) -> None:
     deployment = llm_config("tiny", catalog.models["tiny"], catalog).deployment_config
     assert deployment["max_ongoing_requests"] == 4 + 8 + 16
-    assert deployment["graceful_shutdown_timeout_s"] == 70
+    assert deployment["graceful_shutdown_timeout_s"] == 30 + 60 + 10
 
 
 def test_build_refuses_to_serve_without_the_environment_that_it_needs(

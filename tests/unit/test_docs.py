@@ -14,7 +14,17 @@ from gateway.catalog.models import Hardware, KvCache, Limits, Model
 from gateway.errors import GatewayError
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
-from gateway.wire.chat import LEFT_OUT, MAX_N, MAX_STOP_SEQUENCES, REFUSED, ChatCompletionRequest
+from gateway.wire.chat import (
+    LEFT_OUT,
+    MAX_MESSAGES,
+    MAX_N,
+    MAX_PARTS,
+    MAX_STOP_SEQUENCES,
+    MAX_TOKEN_IDS,
+    MAX_TOOLS,
+    REFUSED,
+    ChatCompletionRequest,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
@@ -75,12 +85,16 @@ def test_every_field_of_a_request_is_told(mark: str, fields: set[str]) -> None:
 
 
 def test_the_limits_of_a_request_are_told() -> None:
-    assert f"At most {MAX_N} for `n`, {MAX_STOP_SEQUENCES} for `stop`" in API
+    said = f"At most {MAX_N} for `n`, {MAX_STOP_SEQUENCES} for `stop`, {MAX_MESSAGES} for `messages`, {MAX_PARTS} parts in one message"
+    assert f"{said}, {MAX_TOOLS} for `tools`, {MAX_TOKEN_IDS} for lists of tokens" in API
 
 
 def test_every_error_code_is_told() -> None:
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, GatewayError)]
-    assert all(f"`{kind.code}`" in API for kind in kinds if kind.code)
+    codes = {kind.code for kind in kinds if kind.code}
+    source = "".join(path.read_text() for path in (ROOT / "gateway").rglob("*.py"))
+    codes |= set(re.findall(r'reason="(\w+)"', source))
+    assert {code for code in codes if f"`{code}`" not in API} == set()
 
 
 def test_every_command_is_in_the_readme() -> None:

@@ -20,7 +20,8 @@ def test_vllm_is_the_first_to_refuse(catalog: Catalog) -> None:
 
 
 def test_nothing_cuts_the_longest_answer(catalog: Catalog) -> None:
-    assert replica_limits(catalog.models["tiny"]).graceful_shutdown_timeout_s > 150
+    drain_s = float(serve_environment(catalog)["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"])
+    assert replica_limits(catalog.models["tiny"]).graceful_shutdown_timeout_s > drain_s + 150
     assert int(serve_environment(catalog)["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) > 150
 
 

@@ -74,6 +74,14 @@ TOO_MUCH = {
         [("tensor_parallel: 8", "tensor_parallel: 8\n    replicas: 2")],
         "models: need 16 GPUs (ninety 16), and hardware has 8 (1 x 8)",
     ),
+    "GPUs enough, but not together": (
+        [
+            ("nodes: 1", "nodes: 2"),
+            ("attention_heads: 64, kv_heads: 8", "attention_heads: 60, kv_heads: 60"),
+            ("tensor_parallel: 8", "tensor_parallel: 5\n    replicas: 3"),
+        ],
+        "models.ninety: finds no node with 5 GPUs left (left on nodes: 3, 3)",
+    ),
     "one replica over more GPUs than there are": (
         [("tensor_parallel: 8", "tensor_parallel: 16")],
         "models.ninety: tensor_parallel 16 is more than all 8 GPUs",
