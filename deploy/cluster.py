@@ -8,9 +8,7 @@ import argparse
 import json
 import os
 import pathlib
-import signal
 import sys
-import threading
 import time
 from typing import Any, TextIO
 
@@ -21,7 +19,6 @@ from ray.serve.schema import ApplicationStatus
 from deploy.app import BuildArgs, build
 from deploy.loopback import WORKER_SETUP_HOOK
 from deploy.placement import plan_catalog
-from deploy.processes import adopt_orphans, stop_descendants
 from gateway.catalog.models import Catalog
 from gateway.catalog.read import load_catalog
 
@@ -32,11 +29,8 @@ _POLL_S = 0.5
 
 
 def run(path: pathlib.Path, port: int, progress: TextIO) -> None:
-    """Serves the catalog in the file `path` on 127.0.0.1:`port`, each model under `/<name>`, until SIGTERM or SIGINT."""
+    """Serves the catalog in the file `path` on 127.0.0.1:`port`, each model under `/<name>`, until SIGTERM."""
     models = load_catalog(path).served_here
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
     ray.init(
         address="local",
         num_cpus=_LOGICAL_CPUS,
@@ -53,16 +47,16 @@ def run(path: pathlib.Path, port: int, progress: TextIO) -> None:
         wait_for_applications_running=False,
     )
     waiting = dict.fromkeys(models)
-    while waiting and not stopped.wait(_POLL_S):
+    while waiting:
+        time.sleep(_POLL_S)
         for name in list(waiting):
             if _has_started(name, progress):
                 del waiting[name]
-    if not stopped.is_set():
-        _tell(progress, "all_running")
-    stopped.wait()
-    # Not serve.shutdown(): it would drain replicas for 30 s and more, and whoever stops a local stack has drained the
-    # gateway before.
-    ray.shutdown()
+    _tell(progress, "all_running")
+    # Ray makes SIGTERM a SystemExit. No serve.shutdown() then: it would drain replicas for 30 s and more, and whoever stops a
+    # local stack has drained the gateway before.
+    while True:
+        time.sleep(_POLL_S)
 
 
 def _require_gpus(catalog: Catalog, progress: TextIO) -> None:
@@ -95,7 +89,7 @@ def _tell(progress: TextIO, event: str, **fields: Any) -> None:
 
 
 def main() -> None:
-    """Parses the command line and serves; ends everything below itself whichever way it ends."""
+    """Parses the command line and serves. Its guardian (`deploy.processes`) ends what is left of it."""
     parser = argparse.ArgumentParser(prog="python -m deploy.cluster")
     parser.add_argument("catalog", type=pathlib.Path)
     parser.add_argument("--port", type=int, required=True)
@@ -103,11 +97,12 @@ def main() -> None:
     # Libraries print to stdout as they please; the progress keeps it for itself.
     progress = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    adopt_orphans()
     try:
         run(arguments.catalog, arguments.port, progress)
-    finally:
-        stop_descendants(grace_s=5)
+    except SystemExit as end:
+        # Without Ray's own clean-up, which can wait long for parts that are ending as well.
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 1)
 
 
 if __name__ == "__main__":

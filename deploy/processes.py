@@ -1,6 +1,8 @@
 """Keeping hold of every process that the stack starts, however it detaches itself, so that nothing outlives it.
 
-`python -m deploy.processes PARENT MODULE ...` runs a module as `python -m` does, tied to the life of the process PARENT.
+`python -m deploy.processes PARENT MODULE ...` is a guardian: it runs a module as `python -m` does, passes SIGTERM on to it, and
+ends whatever the module leaves behind. It is told by the kernel when PARENT, who started it, dies. A process of its own,
+because a driver of Ray's cannot be one: Ray ends it on the spot once its raylet is gone.
 
 Ray starts its daemons in sessions of their own, vLLM its workers below those, and HAProxy belongs to nobody once its actor
 is gone. On Linux a process may declare itself the one to whom orphaned descendants return (prctl(2),
@@ -10,8 +12,8 @@ PR_SET_CHILD_SUBREAPER); whoever has done so can find all of them below itself, 
 import contextlib
 import ctypes
 import os
-import runpy
 import signal
+import subprocess
 import sys
 import time
 
@@ -91,12 +93,29 @@ def _reap() -> None:
             pass
 
 
+def guard(module: str, arguments: list[str]) -> int:
+    """Runs the module to its end, and ends what it left; its exit status, or 128 and the signal's number if one killed it."""
+    child: subprocess.Popen[bytes] | None = None
+
+    def pass_on(*_: object) -> None:
+        if child is None:
+            raise SystemExit(128 + signal.SIGTERM)
+        child.terminate()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
+    child = subprocess.Popen([sys.executable, "-m", module, *arguments])
+    status = child.wait()
+    stop_descendants(grace_s=3)
+    return status if status >= 0 else 128 - status
+
+
 def main() -> None:
-    """Runs the module that the command line names, which is then all it sees of it."""
-    parent, module = sys.argv[1:3]
+    """Guards the module that the command line names."""
+    parent, module, *arguments = sys.argv[1:]
+    adopt_orphans()
     end_with_parent(int(parent))
-    sys.argv = [module, *sys.argv[3:]]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.exit(guard(module, arguments))
 
 
 if __name__ == "__main__":

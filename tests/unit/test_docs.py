@@ -85,8 +85,8 @@ def test_every_field_of_a_request_is_told(mark: str, fields: set[str]) -> None:
 
 
 def test_the_limits_of_a_request_are_told() -> None:
-    said = f"At most {MAX_N} for `n`, {MAX_STOP_SEQUENCES} for `stop`, {MAX_MESSAGES} for `messages`, {MAX_PARTS} parts in one message"
-    assert f"{said}, {MAX_TOOLS} for `tools`, {MAX_TOKEN_IDS} for lists of tokens" in API
+    said = f"At most {MAX_N} for `n`, {MAX_STOP_SEQUENCES} for `stop`, {MAX_MESSAGES} for `messages`"
+    assert f"{said}, {MAX_PARTS} parts in one message, {MAX_TOOLS} for `tools`, {MAX_TOKEN_IDS} for lists of tokens" in API
 
 
 def test_every_error_code_is_told() -> None:
