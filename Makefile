@@ -44,7 +44,7 @@ test-full:
 	$(MAKE) test
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit("Fovea needs Python 3.11 or newer: make PYTHON=python3.12 ..." * (sys.version_info < (3, 11)))'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Fovea needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
