@@ -80,16 +80,15 @@ def test_a_model_that_cannot_start_is_said_with_its_reason_and_leaves_nothing(tm
     assert left_behind() == []
 
 
-def test_not_even_sigkill_leaves_anything(tmp_path: pathlib.Path) -> None:
-    process = subprocess.Popen([sys.executable, "-m", "deploy.cli", "up", "--port", str(free_port())], stdout=subprocess.PIPE)
+def test_not_even_sigkill_leaves_anything() -> None:
     adopt_orphans()
-    assert process.stdout is not None
-    for line in process.stdout:
-        if b"Ray is up" in line:
-            break
-    assert len(psutil.Process(process.pid).children(recursive=True)) > 5
-    process.kill()
-    process.wait()
+    with subprocess.Popen(
+        [sys.executable, "-m", "deploy.cli", "up", "--port", str(free_port())], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if "Ray is up" in line)
+        assert len(psutil.Process(process.pid).children(recursive=True)) > 5
+        process.kill()
     deadline = time.monotonic() + 30
     while left_behind() and time.monotonic() < deadline:
         time.sleep(0.2)
