@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import click
+import httpx
 
 from deploy.local import LocalStack, StackError
 from deploy.placement import PlacementError, plan_catalog
@@ -15,6 +16,7 @@ from deploy.processes import UnkillableError
 from gateway import __version__
 from gateway.__main__ import main as gateway_main
 from gateway.catalog.read import CatalogError, load_catalog
+from gateway.tenants.keys import digest, new_key
 
 _CATALOGS = pathlib.Path(__file__).parent / "catalogs"
 
@@ -70,6 +72,30 @@ def plan(catalog: pathlib.Path) -> None:
     try:
         click.echo(plan_table(plan_catalog(load_catalog(catalog))))
     except (CatalogError, PlacementError) as error:
+        sys.exit(_failed(error))
+
+
+@main.command()
+@click.argument("name")
+def key(name: str) -> None:
+    """Make an API key for NAME: print it, once, and the line for the file that FOVEA_API_KEYS_FILE names."""
+    made = new_key()
+    click.echo(f"key   {made}\nline  {name} {digest(made)}")
+
+
+@main.command()
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Where the gateway is.")
+@click.option("--api-key", envvar="OPENAI_API_KEY", help="A key of the gateway's, if it asks for one.")
+def status(url: str, api_key: str | None) -> None:
+    """Print which models of a running gateway can answer."""
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    try:
+        with httpx.Client(base_url=url, headers=headers) as client:
+            listed = client.get("/v1/models").raise_for_status().json()["data"]
+            for model in listed:
+                known = client.get(f"/v1/models/{model['id']}").raise_for_status().json()
+                click.echo(f"{known['id']:<32} {known['status']}")
+    except httpx.HTTPError as error:
         sys.exit(_failed(error))
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -38,6 +39,7 @@ _HOST = "127.0.0.1"
 _PACKAGE = pathlib.Path(__file__).parent
 _GATEWAY_START_AT_MOST_S = 60.0
 _STOP_GRACE_S = 8.0
+_WATCH_EVERY_S = 0.5
 _LOG_LINES_SHOWN = 30
 
 
@@ -59,6 +61,8 @@ class LocalStack:
         self._say = say
         self._started_s = time.monotonic()
         self._folder = pathlib.Path()
+        self._engines_key = secrets.token_urlsafe(32)
+        self._engines_url = ""
         self._processes: dict[str, subprocess.Popen[str]] = {}
 
     def __enter__(self) -> Self:
@@ -74,14 +78,16 @@ class LocalStack:
         self._stop(keep_logs=error is not None and not isinstance(error, KeyboardInterrupt))
 
     def watch(self) -> None:
-        """Waits as long as everything runs.
+        """Waits as long as the engines run; a gateway that ends is started anew, because it holds nothing that would be lost.
 
-        Raises StackError: a part has ended.
+        Raises StackError: the engines have ended, or the gateway does not come back.
         """
         while True:
-            for part in self._processes:
-                self._require_running(part)
-            time.sleep(0.5)
+            self._require_running("engines")
+            if self._processes["gateway"].poll() is not None:
+                self._stage("the gateway has ended, and is started again")
+                self._start_gateway()
+            time.sleep(_WATCH_EVERY_S)
 
     def _start(self) -> None:
         self._stage(f"starting {', '.join(self._catalog.models)}")
@@ -93,7 +99,8 @@ class LocalStack:
         engines_url = f"http://127.0.0.1:{port}"
         for name in self._catalog.served_here:
             self._warm_up(f"{engines_url}/{name}", name)
-        self._start_gateway(engines_url)
+        self._engines_url = engines_url
+        self._start_gateway()
 
     def _stage(self, line: str) -> None:
         self._say(f"{time.monotonic() - self._started_s:6.1f} s  {line}")
@@ -134,17 +141,19 @@ class LocalStack:
     def _warm_up(self, url: str, name: str) -> None:
         started_s = time.monotonic()
         try:
-            warm_up(url, name, self._catalog.models[name])
+            warm_up(url, name, self._catalog.models[name], self._engines_key)
         except httpx.HTTPError as error:
             raise self._broken("engines", f"the model {name} did not answer its first requests: {error!r}") from error
         self._stage(f"{name} is warm ({time.monotonic() - started_s:.1f} s)")
 
-    def _start_gateway(self, engines_url: str) -> None:
+    def _start_gateway(self) -> None:
         environment = {
             "FOVEA_CATALOG": str(self._path),
-            "FOVEA_ENGINES_URL": engines_url,
+            "FOVEA_ENGINES_URL": self._engines_url,
             "FOVEA_HOST": _HOST,
             "FOVEA_PORT": str(self._port),
+            "FOVEA_DRAIN_DELAY_S": "0",  # nobody routes here who would have to learn of the end first
+            "FOVEA_ENGINES_API_KEY": self._engines_key,
         }
         self._spawn("gateway", "gateway", environment=os.environ | environment)
         deadline = time.monotonic() + _GATEWAY_START_AT_MOST_S
@@ -165,6 +174,8 @@ class LocalStack:
             self._for_engines()
             | serve_environment(self._catalog)
             | {
+                # Nobody but the gateway may ask the engines.
+                "VLLM_API_KEY": self._engines_key,
                 # Ray's laptop mode: the node's address is 127.0.0.1, and its servers listen there.
                 "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
                 # Gloo, by which tensor-parallel workers on CPU talk, would listen where the host's name points.
@@ -195,7 +206,7 @@ class LocalStack:
         self, part: str, module: str, *arguments: str, environment: dict[str, str], stdout: int = subprocess.DEVNULL
     ) -> subprocess.Popen[str]:
         # A session of its own: Ctrl-C in the terminal reaches this process only, which stops the others in order.
-        with self._log(part).open("w") as log:
+        with self._log(part).open("a") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "deploy.processes", str(os.getpid()), module, *arguments],
                 stdout=stdout,

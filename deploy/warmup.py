@@ -16,12 +16,12 @@ _TIMEOUT_S = 300.0
 _SIDE_PX = 56
 
 
-def warm_up(url: str, name: str, model: Model) -> None:
+def warm_up(url: str, name: str, model: Model, api_key: str) -> None:
     """Has each replica behind `url` answer one request of each kind.
 
     Raises httpx.HTTPError: it does not.
     """
-    with httpx.Client(base_url=url, timeout=_TIMEOUT_S) as client:
+    with httpx.Client(base_url=url, timeout=_TIMEOUT_S, headers={"authorization": f"Bearer {api_key}"}) as client:
         for request in _requests(name, with_image=model.images_per_request > 0):
             for _ in range(model.replicas):  # Serve hands requests round
                 client.post("/v1/chat/completions", json=request).raise_for_status()

@@ -6,11 +6,14 @@ http_protocol.py  uvicorn's HTTP protocol, with two things mended
 settings.py   the one settings object; the only reader of the environment
 errors.py     the exception tree; status, OpenAI type and code of each
 body.py       request bytes to a JSON document, within the limit
+deadline.py   how long a request may take
+drain.py      how the process ends
 catalog/      the models this deployment serves
 images/       image payloads of a request
 wire/         OpenAI's shapes
 pipeline/     the straight line from a request to its answer
 upstream/     the engines behind the gateway
+tenants/      who may use the gateway
 telemetry/    metrics and logs
 """
 

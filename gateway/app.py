@@ -2,13 +2,14 @@
 
 import logging
 import platform
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -16,25 +17,36 @@ from starlette.types import ASGIApp
 
 from gateway import __version__
 from gateway.catalog.models import Catalog
+from gateway.drain import Drain
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, PathNotFound, shortened
-from gateway.pipeline.chat import ChatCompletions, unknown_model
+from gateway.pipeline.chat import PATH, ChatCompletions, unknown_model
 from gateway.settings import Settings
 from gateway.telemetry.logs import log_event
 from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
 from gateway.telemetry.request import RequestRecord, RequestTelemetry
+from gateway.telemetry.tracing import Tracing
+from gateway.tenants.auth import RequireKey
+from gateway.tenants.keys import KeyFile
+from gateway.upstream.health import HealthProbe, ModelHealth, State
 from gateway.upstream.openai_http import OpenAIHttpEngine
 from gateway.wire.errors import error_document
-from gateway.wire.models import model_document, model_list
+from gateway.wire.models import model_list, model_with_status
 
 
-def create_app(settings: Settings, catalog: Catalog, created: int) -> ASGIApp:
-    """The gateway as one ASGI application; `created`, in seconds since 1970, is the models' age as the list tells it."""
+def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain) -> ASGIApp:
+    """The gateway as one ASGI application; `created`, in seconds since 1970, is the models' age as the list tells it.
+
+    Raises KeysError: the file of API keys cannot be used.
+    """
     metrics = Metrics()
-    urls = {name: model.engine_url or f"{settings.engines_url.rstrip('/')}/{name}" for name, model in catalog.models.items()}
-    engine = OpenAIHttpEngine(urls, settings.connect_timeout_s)
-    pages = _Pages(catalog, created, metrics)
+    base = settings.engines_url.rstrip("/")
+    urls = {name: model.engine_url or f"{base}/{name}" for name, model in catalog.models.items()}
+    probe = HealthProbe(urls, settings.engines_key)
+    engine = OpenAIHttpEngine(urls, probe, settings.connect_timeout_s, settings.engines_key)
+    tracing = Tracing(settings.otlp_endpoint, settings.trace_ratio)
+    pages = _Pages(catalog, created, metrics, probe.models, drain)
     routes = [
-        Route("/v1/chat/completions", ChatCompletions(catalog, engine), methods=["POST"]),
+        Route(PATH, ChatCompletions(catalog, engine, tracing, settings.request_timeout_s), methods=["POST"]),
         Route("/v1/models", pages.models),
         Route("/v1/models/{model}", pages.model),
         Route("/healthz", pages.healthz),
@@ -42,15 +54,20 @@ def create_app(settings: Settings, catalog: Catalog, created: int) -> ASGIApp:
         Route("/metrics", pages.metrics),
         Route("/version", pages.version),
     ]
+    middleware = [Middleware(RequireKey, keys=KeyFile(settings.api_keys_file))] if settings.api_keys_file else []
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with engine:
+        async with probe.running(), engine:
             log_event("gateway_started", version=__version__, models=list(catalog.models))
+            if not middleware:
+                log_event("no_api_keys", logging.WARNING, reason="everybody who reaches this address is let in")
             yield
+        tracing.close()
 
     app = Starlette(
         routes=routes,
+        middleware=middleware,
         lifespan=lifespan,
         exception_handlers={
             GatewayError: _on_gateway_error,
@@ -65,10 +82,14 @@ def create_app(settings: Settings, catalog: Catalog, created: int) -> ASGIApp:
 class _Pages:
     """Everything that is answered without an engine."""
 
-    def __init__(self, catalog: Catalog, created: int, metrics: Metrics) -> None:
+    def __init__(
+        self, catalog: Catalog, created: int, metrics: Metrics, health: Mapping[str, ModelHealth], drain: Drain
+    ) -> None:
         self._catalog = catalog
         self._created = created
         self._metrics = metrics
+        self._health = health
+        self._drain = drain
 
     async def models(self, _: Request) -> Response:
         return _json(model_list(self._catalog.models, self._created))
@@ -78,15 +99,18 @@ class _Pages:
         model = self._catalog.models.get(name)
         if model is None:
             raise unknown_model(name, self._catalog)
-        return _json(model_document(name, model, self._created))
+        return _json(model_with_status(name, model, self._created, self._health[name].state))
 
     async def healthz(self, _: Request) -> Response:
         return PlainTextResponse("ok")
 
     async def readyz(self, _: Request) -> Response:
-        return PlainTextResponse("ready")
+        """About this process alone: an engine that is away makes no gateway unready."""
+        return PlainTextResponse("draining", 503) if self._drain.begun else PlainTextResponse("ready")
 
     async def metrics(self, _: Request) -> Response:
+        for name, model in self._health.items():
+            self._metrics.model_available.labels(name).set(model.state == State.AVAILABLE)
         return Response(self._metrics.exposition(), media_type=CONTENT_TYPE)
 
     async def version(self, _: Request) -> Response:

@@ -7,14 +7,17 @@ GatewayError
 │   ├── UnknownField            400  no such field
 │   ├── UnsupportedField        400  a field that exists elsewhere, with what to use instead
 │   ├── InvalidImage            400  an image that cannot be taken
+│   ├── InvalidApiKey           401
 │   ├── ModelNotFound           404
 │   ├── PathNotFound            404
 │   ├── MethodNotAllowed        405
+│   ├── BodyTooSlow             408  the body did not come within the request's deadline
 │   ├── BodyTooLarge            413
 │   ├── UnsupportedMediaType    415
 │   └── EngineRefused           400  the engine found fault with the request
 ├── EngineUnavailable           503  no engine could take it; comes with Retry-After
 ├── EngineFailed                502  the engine gave no usable answer
+├── DeadlineExceeded            504  the answer did not come within the request's deadline
 └── InternalError               500  ours
 
 The caller of a status of 500 and above learns nothing of what is inside; the log does.
@@ -97,6 +100,17 @@ class InvalidImage(RequestError):
     code = "invalid_image"
 
 
+class InvalidApiKey(RequestError):
+    """The request has no key, or none of ours: the message is the same."""
+
+    status = 401
+    code = "invalid_api_key"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"www-authenticate": "Bearer"}
+
+
 class ModelNotFound(RequestError):
     """The catalog has no such model."""
 
@@ -124,6 +138,13 @@ class MethodNotAllowed(RequestError):
     @property
     def headers(self) -> dict[str, str]:
         return {"allow": self._allowed}
+
+
+class BodyTooSlow(RequestError):
+    """The body did not come within the request's deadline."""
+
+    status = 408
+    code = "request_timeout"
 
 
 class BodyTooLarge(RequestError):
@@ -174,6 +195,13 @@ class EngineFailed(GatewayError):
 
     status = 502
     code = "engine_error"
+
+
+class DeadlineExceeded(GatewayError):
+    """The answer did not come within the request's deadline."""
+
+    status = 504
+    code = "deadline_exceeded"
 
 
 class InternalError(GatewayError):

@@ -1,12 +1,14 @@
 """The one settings object, and the only reader of the environment."""
 
+import ipaddress
 import pathlib
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 PREFIX = "FOVEA_"
+_OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 class SettingsError(Exception):
@@ -31,7 +33,50 @@ class Settings(BaseModel):
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="The least severe records to log.")
     ] = "info"
+    request_timeout_s: Annotated[
+        float,
+        Field(gt=0, description="The deadline of a request that does not say one itself, in seconds from its first byte."),
+    ] = 600.0
+    drain_delay_s: Annotated[
+        float,
+        Field(ge=0, description="How long requests are still taken after SIGTERM, in seconds, until nobody routes here."),
+    ] = 5.0
+    api_keys_file: Annotated[
+        pathlib.Path | None, Field(description="The file of API keys; without it everybody is let in.")
+    ] = None
+    allow_anonymous: Annotated[
+        bool, Field(description="Whether to listen on another address than this machine's without API keys.")
+    ] = False
+    engines_api_key: Annotated[SecretStr | None, Field(description="The engines' own API key (their `VLLM_API_KEY`).")] = None
+    otlp_endpoint: Annotated[
+        str | None,
+        Field(description="Where traces go, by OTLP over HTTP; without it there are none. Or `OTEL_EXPORTER_OTLP_ENDPOINT`."),
+    ] = None
+    trace_ratio: Annotated[
+        float, Field(ge=0, le=1, description="The share of traces that is kept, of those that no caller has begun.")
+    ] = 1.0
     connect_timeout_s: Annotated[float, Field(gt=0, description="How long connecting to an engine may take, in seconds.")] = 5.0
+
+    @model_validator(mode="after")
+    def _strangers_need_keys(self) -> Self:
+        if self.api_keys_file is None and not self.allow_anonymous and not _is_this_machine(self.host):
+            raise ValueError(
+                f"{PREFIX}HOST {self.host} can be reached by others: set {PREFIX}API_KEYS_FILE, or {PREFIX}ALLOW_ANONYMOUS=true"
+            )
+        return self
+
+    @property
+    def engines_key(self) -> str | None:
+        return self.engines_api_key.get_secret_value() if self.engines_api_key else None
+
+
+def _is_this_machine(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -40,6 +85,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     Raises SettingsError: a variable is missing, unknown, or has a value it cannot have.
     """
     values = {key.removeprefix(PREFIX).lower(): value for key, value in environment.items() if key.startswith(PREFIX)}
+    if _OTLP_ENDPOINT in environment:
+        values.setdefault("otlp_endpoint", environment[_OTLP_ENDPOINT])
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -49,5 +96,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
 def _sentences(error: ValidationError) -> list[str]:
     reasons = {"extra_forbidden": "there is no such setting", "missing": "is required"}
     return [
-        f"{PREFIX}{str(detail['loc'][0]).upper()}: {reasons.get(detail['type'], detail['msg'])}" for detail in error.errors()
+        f"{PREFIX}{str(detail['loc'][0]).upper()}: {reasons.get(detail['type'], detail['msg'])}"
+        if detail["loc"]
+        else str(detail["ctx"]["error"])
+        for detail in error.errors()
     ]

@@ -65,20 +65,29 @@ class RunningGateway:
     process: subprocess.Popen[bytes]
     log: pathlib.Path
 
+    def counted(self, *, model: str, status: str, path: str = "/v1/chat/completions") -> float:
+        """Requests that have ended so, by the gateway's own metric."""
+        line = f'fovea_requests_total{{model="{model}",path="{path}",status="{status}"}}'
+        rows = httpx.get(f"{self.url}/metrics").text.splitlines()
+        return sum(float(row.split()[-1]) for row in rows if row.startswith(line))
+
 
 @contextlib.contextmanager
-def running_gateway(folder: pathlib.Path, engines_url: str, catalog: str = CATALOG) -> Iterator[RunningGateway]:
-    """`python -m gateway` in front of `engines_url`, until the end of the block."""
+def running_gateway(
+    folder: pathlib.Path, engines_url: str, catalog: str = CATALOG, **settings: str
+) -> Iterator[RunningGateway]:
+    """`python -m gateway` in front of `engines_url`, with further variables, until the end of the block."""
     (folder / "catalog.yaml").write_text(catalog)
     port = free_port()
     environment = {
         "FOVEA_CATALOG": str(folder / "catalog.yaml"),
         "FOVEA_ENGINES_URL": engines_url,
         "FOVEA_PORT": str(port),
+        "FOVEA_DRAIN_DELAY_S": "0",
     }
     log = folder / "gateway.log"
     with log.open("wb") as stderr:
-        process = subprocess.Popen([sys.executable, "-m", "gateway"], env=os.environ | environment, stderr=stderr)
+        process = subprocess.Popen([sys.executable, "-m", "gateway"], env=os.environ | environment | settings, stderr=stderr)
     try:
         _wait_until_ready(f"http://127.0.0.1:{port}", process, log)
         yield RunningGateway(f"http://127.0.0.1:{port}", process, log)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ class FakeEngine:
     documents: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    is_well: bool = True
 
     async def handle(self, request: Request) -> Response:
         self.headers.append(dict(request.headers))
@@ -37,7 +39,11 @@ class FakeEngine:
             return await self.answer(request)
         return stream(["a", "b"]) if document.get("stream") else completion("hello")
 
+    async def health(self, _: Request) -> Response:
+        return Response(status_code=200 if self.is_well else 503)
+
     def reset(self) -> None:
+        self.is_well = True
         self.answer = None
         self.documents.clear()
         self.headers.clear()
@@ -73,7 +79,11 @@ def running_fake_engine() -> Iterator[FakeEngine]:
     """A fake engine on a port of its own, in a thread."""
     port = free_port()
     engine = FakeEngine(url=f"http://127.0.0.1:{port}")
-    app = Starlette(routes=[Route("/{model}/v1/chat/completions", engine.handle, methods=["POST"])])
+    routes = [
+        Route("/{model}/v1/chat/completions", engine.handle, methods=["POST"]),
+        Route("/{model}/health", engine.health),
+    ]
+    app = Starlette(routes=routes)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -84,3 +94,25 @@ def running_fake_engine() -> Iterator[FakeEngine]:
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+@contextlib.contextmanager
+def raw_engine(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """An engine of bytes: health checks are answered, and every other connection is given to `answer`; its address."""
+
+    def serve(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            if b"/health" in connection.recv(65536):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            else:
+                answer(connection)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)

@@ -4,7 +4,8 @@ docs/life-of-a-request.md tells the same in words.
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import orjson
@@ -13,13 +14,24 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.body import ClientDisconnected, parse_document, read_body
 from gateway.catalog.models import Catalog, Model
-from gateway.errors import InvalidField, ModelNotFound, UnsupportedField, shortened
+from gateway.deadline import requested_timeout_s
+from gateway.errors import (
+    BodyTooSlow,
+    DeadlineExceeded,
+    GatewayError,
+    InvalidField,
+    ModelNotFound,
+    UnsupportedField,
+    shortened,
+)
 from gateway.images.source import check_image_url
-from gateway.pipeline.relay import relay_stream, relay_whole
-from gateway.telemetry.request import RequestRecord
+from gateway.pipeline.relay import end_stream, relay_stream, relay_whole
+from gateway.telemetry.request import REQUEST_ID_HEADER, RequestRecord
+from gateway.telemetry.tracing import Tracing, tell_end
 from gateway.upstream.engine import Engine
 from gateway.wire.chat import ChatCompletionRequest, parse_chat
 
+PATH = "/v1/chat/completions"
 MODEL_HEADER = "x-fovea-model"
 LEFT_OUT_HEADER = "x-fovea-left-out"
 
@@ -41,27 +53,68 @@ class ChatCompletions:
 
     catalog: Catalog
     engine: Engine
+    tracing: Tracing
+    request_timeout_s: float
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = RequestRecord.of(scope)
+        headers = Headers(scope=scope)
+        with self.tracing.request(PATH, headers, record.request_id) as span:
+            try:
+                await self._take(headers, record, receive, send)
+            except GatewayError as error:
+                record.status = error.status
+                raise
+            finally:
+                tell_end(span, record.model, record.final_status)
+
+    async def _take(self, headers: Headers, record: RequestRecord, receive: Receive, send: Send) -> None:
+        started_s = asyncio.get_running_loop().time()
+        timeout_s = requested_timeout_s(headers, self.request_timeout_s)
+        too_slow = BodyTooSlow(f"The body did not come within {timeout_s:g} s.")
         try:
-            body = await read_body(Headers(scope=scope), receive, self.catalog.limits.body_bytes)
+            with self.tracing.step("read body"):
+                async with _deadline(started_s + timeout_s, too_slow):
+                    body = await read_body(headers, receive, self.catalog.limits.body_bytes)
         except ClientDisconnected:
             record.disconnected()
             return
-        ready = prepare(body, self.catalog)
+        with self.tracing.step("prepare"):
+            ready = prepare(body, self.catalog)
         record.routed(ready.model, stream=ready.stream)
-        if not await _unless_disconnected(self._answer(ready, record, send), receive):
+        timeout_s = min(timeout_s, self.catalog.models[ready.model].longest_answer_s)
+        answering = self._answer(ready, record, started_s + timeout_s, timeout_s, send)
+        if not await _unless_disconnected(answering, receive):
             record.disconnected()
 
-    async def _answer(self, ready: Ready, record: RequestRecord, send: Send) -> None:
-        async with self.engine.complete(ready.model, ready.body, record.request_id) as answer:
+    async def _answer(self, ready: Ready, record: RequestRecord, deadline: float, timeout_s: float, send: Send) -> None:
+        too_late = DeadlineExceeded(f"The answer did not come within {timeout_s:g} s.")
+        try:
+            async with _deadline(deadline, too_late):
+                with self.tracing.engine_call(ready.model) as trace_headers:
+                    await self._relay(ready, {REQUEST_ID_HEADER: record.request_id, **trace_headers}, send)
+        except GatewayError as error:
+            if not record.is_answering:
+                raise
+            record.failed(error, error.status)
+            await end_stream(error, send)
+
+    async def _relay(self, ready: Ready, headers: Mapping[str, str], send: Send) -> None:
+        async with self.engine.complete(ready.model, ready.body, headers) as answer:
             if ready.stream:
-                error = await relay_stream(ready.model, answer, ready.headers, send)
-                if error is not None:
-                    record.failed(error, error.status)
+                await relay_stream(ready.model, answer, ready.headers, send)
             else:
-                await relay_whole(answer, ready.headers, send)
+                await relay_whole(ready.model, answer, ready.headers, send)
+
+
+@asynccontextmanager
+async def _deadline(at: float, error: GatewayError) -> AsyncIterator[None]:
+    """Raises `error` where the block is not done at the time `at` of the event loop's clock."""
+    try:
+        async with asyncio.timeout_at(at):
+            yield
+    except TimeoutError as cause:
+        raise error from cause
 
 
 def prepare(body: bytes, catalog: Catalog) -> Ready:

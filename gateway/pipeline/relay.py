@@ -6,26 +6,28 @@ from starlette.types import Send
 
 from gateway.errors import EngineFailed, GatewayError
 from gateway.upstream.engine import EngineAnswer
-from gateway.upstream.failures import failure_in_stream
+from gateway.upstream.failures import failure_in_answer
 from gateway.wire.sse import error_event, says_done, until_error, whole_events
 
 
-async def relay_whole(answer: EngineAnswer, headers: Mapping[str, str], send: Send) -> None:
+async def relay_whole(model: str, answer: EngineAnswer, headers: Mapping[str, str], send: Send) -> None:
     """Sends the answer once all of it is here, so that one which breaks off can still become an error.
 
-    Raises EngineFailed: it broke off, or is not said to be a JSON object, or does not begin as one.
+    Raises GatewayError: it broke off, is an error after all, or is not said to be a JSON object or does not begin as one.
     """
     body = b"".join([chunk async for chunk in answer.chunks])
     if not answer.content_type.startswith("application/json") or body[:1] != b"{":
         raise EngineFailed("The engine's answer is not a JSON object.")
+    if body.startswith(b'{"error"'):
+        raise failure_in_answer(model, body)
     await _start({"content-type": "application/json", "content-length": str(len(body)), **headers}, send)
     await send({"type": "http.response.body", "body": body})
 
 
-async def relay_stream(model: str, answer: EngineAnswer, headers: Mapping[str, str], send: Send) -> GatewayError | None:
-    """Sends the answer's events as they come; one that breaks off ends with an error event, and that error is returned.
+async def relay_stream(model: str, answer: EngineAnswer, headers: Mapping[str, str], send: Send) -> None:
+    """Sends the answer's events as they come, once the first is here: until then a failure can be told by a status.
 
-    Raises GatewayError: it failed before its first event, which can still be told by a status.
+    Raises GatewayError: it failed. Where that was after its first event, `end_stream` tells the client.
     """
     if not answer.content_type.startswith("text/event-stream"):
         raise EngineFailed("The engine's answer is not a stream.")
@@ -33,14 +35,14 @@ async def relay_stream(model: str, answer: EngineAnswer, headers: Mapping[str, s
     first = await anext(events)
     await _start({"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", **headers}, send)
     await send({"type": "http.response.body", "body": first, "more_body": True})
-    broke_off: GatewayError | None = None
-    try:
-        async for more in events:
-            await send({"type": "http.response.body", "body": more, "more_body": True})
-    except GatewayError as error:
-        broke_off = error
-    await send({"type": "http.response.body", "body": error_event(broke_off) if broke_off else b""})
-    return broke_off
+    async for more in events:
+        await send({"type": "http.response.body", "body": more, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def end_stream(error: GatewayError, send: Send) -> None:
+    """Ends a stream that cannot go on with an event that says why."""
+    await send({"type": "http.response.body", "body": error_event(error)})
 
 
 async def _checked_events(model: str, answer: EngineAnswer) -> AsyncIterator[bytes]:
@@ -57,7 +59,7 @@ async def _checked_events(model: str, answer: EngineAnswer) -> AsyncIterator[byt
             done = done or says_done(events)
             yield events
         if error is not None:
-            raise failure_in_stream(model, error)
+            raise failure_in_answer(model, error)
     if not done:
         raise EngineFailed("The stream ended before the answer did.")
 

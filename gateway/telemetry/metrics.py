@@ -34,6 +34,10 @@ class Metrics:
         )
         self.in_flight = Gauge("fovea_requests_in_flight", "Requests that are being answered.", registry=self.registry)
 
+        self.model_available = Gauge(
+            "fovea_model_available", "Whether engines of the model answer: 1, or 0.", ("model",), registry=self.registry
+        )
+
     def exposition(self) -> bytes:
         """All instruments in the Prometheus text format."""
         return generate_latest(self.registry)

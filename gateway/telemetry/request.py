@@ -28,6 +28,7 @@ class RequestRecord:
     stream: bool = False
     status: int = 500
     first_byte_s: float | None = None
+    is_answering: bool = False
     left_early: bool = False
     broke_off: int | None = None
 
@@ -94,6 +95,7 @@ class RequestTelemetry:
         async def send_recorded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
+                record.is_answering = True
                 message["headers"] = [*message["headers"], (REQUEST_ID_HEADER.encode(), record.request_id.encode())]
                 if unread:
                     message["headers"].append((b"connection", b"close"))

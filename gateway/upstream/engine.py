@@ -1,6 +1,6 @@
 """What the pipeline needs of an engine."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,8 +20,10 @@ class EngineAnswer:
 class Engine(Protocol):
     """The engines of every model."""
 
-    def complete(self, model: str, body: bytes, request_id: str) -> AbstractAsyncContextManager[EngineAnswer]:
+    def complete(self, model: str, body: bytes, headers: Mapping[str, str]) -> AbstractAsyncContextManager[EngineAnswer]:
         """Sends a chat completion request to an engine of `model`; leaving the context ends the request there.
+
+        `headers` are all that the engine gets of the gateway's own: the request's id, and the trace it belongs to.
 
         Raises EngineRefused, EngineUnavailable, EngineFailed.
         """

@@ -7,15 +7,15 @@ from gateway.errors import EngineFailed, EngineRefused, EngineUnavailable, Gatew
 RETRY_AFTER_BUSY_S = 1
 """A full queue moves as soon as an answer ends."""
 
-RETRY_AFTER_DOWN_S = 10
-"""An engine that is gone takes tens of seconds to come back."""
-
 _UNDECODABLE_IMAGE = "Failed to load image"
 _TOO_LONG = "maximum context length"
 
 
-def failure(model: str, status: int, content_type: str, body: bytes) -> GatewayError:
-    """The error that an engine's answer of another status than 200 stands for."""
+def failure(model: str, status: int, content_type: str, body: bytes, back_in_s: int) -> GatewayError:
+    """The error that an engine's answer of another status than 200 stands for.
+
+    `back_in_s` is when it makes sense to try again, should it turn out that no engine is there.
+    """
     if status in (429, 503):
         # vLLM's own refusal, or in plain text Serve's: both are full queues.
         return EngineUnavailable(f"The model '{model}' is busy: its queue is full.", retry_after_s=RETRY_AFTER_BUSY_S)
@@ -24,22 +24,22 @@ def failure(model: str, status: int, content_type: str, body: bytes) -> GatewayE
         return _refused(*said)
     if said is None and status in (404, 500, 502, 504):
         # Plain text comes from Ray or HAProxy: 404 without a route, 500 without a replica.
-        return unreachable(model)
+        return unreachable(model, back_in_s)
     return EngineFailed(f"The engine of model '{model}' failed on this request.")
 
 
-def failure_in_stream(model: str, error: bytes) -> GatewayError:
-    """The error that an engine's error event stands for; `error` is its JSON. vLLM gives the status as `code`."""
+def failure_in_answer(model: str, error: bytes) -> GatewayError:
+    """The error that comes with status 200, as an event or a body; `error` is its JSON. vLLM gives the status as `code`."""
     try:
         status = orjson.loads(error)["error"]["code"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         status = None
-    return failure(model, status if isinstance(status, int) else 500, "application/json", error)
+    return failure(model, status if isinstance(status, int) else 500, "application/json", error, back_in_s=0)
 
 
-def unreachable(model: str) -> GatewayError:
-    """The error for an engine to which no connection could be made."""
-    return EngineUnavailable(f"The model '{model}' is not available right now.", retry_after_s=RETRY_AFTER_DOWN_S)
+def unreachable(model: str, back_in_s: int) -> GatewayError:
+    """The error for a model of which no engine is there."""
+    return EngineUnavailable(f"The model '{model}' is not available right now.", retry_after_s=back_in_s)
 
 
 def _refused(message: str, param: str | None) -> EngineRefused:

@@ -1,19 +1,26 @@
 """Engines that speak OpenAI's API over HTTP, through aiohttp."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Self
 
 import aiohttp
 
-from gateway.errors import EngineFailed
+from gateway.errors import EngineFailed, GatewayError
 from gateway.upstream.engine import EngineAnswer
 from gateway.upstream.failures import failure, unreachable
+from gateway.upstream.health import HealthProbe, State
 
 _POOL_IDLE_S = 4.0
 """Shorter than the keep-alive of what may be behind (Ray Serve 90 s, uvicorn and so vLLM 5 s): it is this side that closes."""
+
+_STALE_WITHIN_S = 0.5
 
 _ERROR_AT_MOST_BYTES = 64 * 1024
 _ERROR_AT_MOST_S = 5.0
@@ -22,12 +29,16 @@ _ERROR_AT_MOST_S = 5.0
 class OpenAIHttpEngine:
     """The engines at `urls`, a base address for each model, over one pool of connections.
 
+    `api_key` is the engines' own, which no caller of the gateway knows.
+
     A context manager, which opens and closes the pool.
     """
 
-    def __init__(self, urls: Mapping[str, str], connect_timeout_s: float) -> None:
+    def __init__(self, urls: Mapping[str, str], health: HealthProbe, connect_timeout_s: float, api_key: str | None) -> None:
         self._urls = {model: f"{url.rstrip('/')}/v1/chat/completions" for model, url in urls.items()}
+        self._health = health
         self._connect_timeout_s = connect_timeout_s
+        self._authorization = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._pool: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -37,6 +48,7 @@ class OpenAIHttpEngine:
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept-Encoding"),
             cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[_noting_reuse()],
         )
         return self
 
@@ -45,30 +57,91 @@ class OpenAIHttpEngine:
             await self._pool.close()
 
     @asynccontextmanager
-    async def complete(self, model: str, body: bytes, request_id: str) -> AsyncIterator[EngineAnswer]:
+    async def complete(self, model: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[EngineAnswer]:
         """See `Engine.complete`."""
-        response = await self._post(model, body, request_id)
+        if self._health.models[model].state == State.UNAVAILABLE:
+            # Serve would keep the request until an engine is back, and nobody could tell the caller to come later.
+            raise self._unreachable(model)
+        response = await self._post(model, body, headers)
         try:
             if response.status != HTTPStatus.OK:
-                raise failure(model, response.status, response.content_type, await _error_body(model, response))
+                raise await self._failure(model, response)
             if "content-encoding" in response.headers:
                 raise _unusable(model)
-            yield EngineAnswer(response.headers.get("content-type", ""), _chunks(model, response))
+            yield EngineAnswer(response.headers.get("content-type", ""), self._chunks(model, response))
         finally:
             # Unless the answer was read to its end this closes the connection, which is how an engine learns to stop.
             response.close()
 
-    async def _post(self, model: str, body: bytes, request_id: str) -> aiohttp.ClientResponse:
+    async def _post(self, model: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         assert self._pool is not None, "used outside its context"
         # These and no others: what a client sends as headers is not for engines to see. And no redirects: the prompt
         # goes to the address in the catalog or nowhere.
-        headers = {"content-type": "application/json", "x-request-id": request_id}
+        sent = {"content-type": "application/json", **headers, **self._authorization}
         try:
-            return await self._pool.post(self._urls[model], data=body, headers=headers, allow_redirects=False)
+            return await self._post_twice_if_stale(self._pool, self._urls[model], body, sent)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise unreachable(model) from error
+            self._health.models[model].failed()
+            raise self._unreachable(model) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _unusable(model) from error
+
+    def _unreachable(self, model: str) -> GatewayError:
+        return unreachable(model, self._health.models[model].retry_after_s)
+
+    async def _failure(self, model: str, response: aiohttp.ClientResponse) -> GatewayError:
+        said = await _error_body(model, response)
+        if response.status == HTTPStatus.INTERNAL_SERVER_ERROR and await self._health.probe(model) == State.UNAVAILABLE:
+            # A replica whose engine has died answers so until Serve has noticed.
+            return self._unreachable(model)
+        return failure(model, response.status, response.content_type, said, self._health.models[model].retry_after_s)
+
+    async def _chunks(self, model: str, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        health = self._health.models[model]
+        try:
+            async for chunk in response.content.iter_any():
+                health.sent_something()
+                yield chunk
+        except (aiohttp.ClientError, OSError) as error:
+            raise EngineFailed(f"The engine of model '{model}' broke off its answer.") from error
+
+    async def _post_twice_if_stale(
+        self, pool: aiohttp.ClientSession, url: str, body: bytes, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        """Posts; once more, where a connection of the pool turns out to have been closed on the other side meanwhile.
+
+        Known by three things together: it had been used before, it failed at once, and not a byte had come back. A request that
+        takes its engine down does so later, and must not be given to the next one.
+        """
+        # In chunks, of which there is one: where a body of known length comes in the segment after its headers, HAProxy 2.8
+        # does not notice any more that this side goes away, and the engine would work to the end of an answer for nobody.
+        post = partial(pool.post, url, data=body, chunked=True, allow_redirects=False)
+        attempt = _Attempt(time.monotonic())
+        try:
+            return await post(headers=headers, trace_request_ctx=attempt)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            if isinstance(error, aiohttp.ClientConnectorError) or not attempt.looks_stale(time.monotonic()):
+                raise
+        return await post(headers={**headers, "connection": "close"})
+
+
+@dataclass(slots=True)
+class _Attempt:
+    started_s: float
+    reused: bool = False
+
+    def looks_stale(self, now_s: float) -> bool:
+        return self.reused and now_s - self.started_s < _STALE_WITHIN_S
+
+
+def _noting_reuse() -> aiohttp.TraceConfig:
+    async def note(_: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceConnectionReuseconnParams) -> None:
+        if isinstance(context.trace_request_ctx, _Attempt):
+            context.trace_request_ctx.reused = True
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(note)
+    return config
 
 
 async def _error_body(model: str, response: aiohttp.ClientResponse) -> bytes:
@@ -82,14 +155,6 @@ async def _error_body(model: str, response: aiohttp.ClientResponse) -> bytes:
     except (aiohttp.ClientError, OSError) as error:
         raise _unusable(model) from error
     return body
-
-
-async def _chunks(model: str, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in response.content.iter_any():
-            yield chunk
-    except (aiohttp.ClientError, OSError) as error:
-        raise EngineFailed(f"The engine of model '{model}' broke off its answer.") from error
 
 
 def _unusable(model: str) -> EngineFailed:

@@ -1,4 +1,4 @@
-"""The model list, as OpenAI gives it and with the one field that vLLM adds."""
+"""The model list, as OpenAI gives it, with the one field that vLLM adds and one of our own."""
 
 from typing import Any
 
@@ -14,6 +14,11 @@ def model_document(name: str, model: Model, created: int) -> dict[str, Any]:
         "owned_by": "fovea",
         "max_model_len": model.context_tokens,
     }
+
+
+def model_with_status(name: str, model: Model, created: int, status: str) -> dict[str, Any]:
+    """One model, and whether its engines answer."""
+    return model_document(name, model, created) | {"status": status}
 
 
 def model_list(models: dict[str, Model], created: int) -> dict[str, Any]:

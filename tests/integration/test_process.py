@@ -5,6 +5,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import httpx
 from starlette.requests import Request
@@ -38,6 +39,41 @@ def test_an_answer_that_runs_is_finished_before_the_process_ends(fake_engine: Fa
         assert rest[-1] == "data: [DONE]"
         assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["delta"]["content"] == "19"
         assert gateway.process.wait(10) == 0
+
+
+def test_on_sigterm_it_says_that_it_is_not_ready_and_serves_on(fake_engine: FakeEngine, tmp_path: pathlib.Path) -> None:
+    fake_engine.reset()
+    request = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+    with running_gateway(tmp_path, fake_engine.url, FOVEA_DRAIN_DELAY_S="1.5") as gateway:
+        gateway.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        ready = httpx.get(f"{gateway.url}/readyz")
+        assert (ready.status_code, ready.text) == (503, "draining")
+        assert httpx.get(f"{gateway.url}/healthz").status_code == 200
+        assert httpx.post(f"{gateway.url}/v1/chat/completions", json=request).status_code == 200
+        assert gateway.process.wait(10) == 0
+
+
+def test_without_keys_it_listens_on_this_machine_only(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(CATALOG)
+    done = start({"FOVEA_CATALOG": str(path), "FOVEA_HOST": "0.0.0.0"})
+    assert done.returncode == 2
+    assert "FOVEA_HOST 0.0.0.0 can be reached by others: set FOVEA_API_KEYS_FILE, or FOVEA_ALLOW_ANONYMOUS=true" in done.stderr
+
+
+def test_without_keys_it_warns(fake_engine: FakeEngine, tmp_path: pathlib.Path) -> None:
+    with running_gateway(tmp_path, fake_engine.url) as gateway:
+        assert "no_api_keys" in gateway.log.read_text()
+
+
+def test_a_port_that_is_taken_is_said(fake_engine: FakeEngine, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(CATALOG)
+    port = fake_engine.url.rsplit(":", 1)[1]
+    done = start({"FOVEA_CATALOG": str(path), "FOVEA_PORT": port})
+    assert done.returncode != 0
+    assert "address already in use" in done.stderr
 
 
 def test_a_missing_setting_is_a_message_and_status_2() -> None:

@@ -25,4 +25,4 @@ def test_every_error_has_openai_s_type(kind: type[GatewayError]) -> None:
 )
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 502, 503, 504, 302])
 def test_whatever_an_engine_says_becomes_an_error_of_ours(status: int, body: bytes) -> None:
-    assert isinstance(failure("tiny", status, "application/json", body), GatewayError)
+    assert isinstance(failure("tiny", status, "application/json", body, back_in_s=5), GatewayError)

@@ -1,0 +1,48 @@
+"""The middleware that asks for an API key."""
+
+from typing import Protocol
+
+import orjson
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.errors import InvalidApiKey
+from gateway.wire.errors import error_document
+
+_OPEN = frozenset({"/healthz", "/readyz"})
+"""Who asks after our health (a kubelet) has no key."""
+
+
+class Keys(Protocol):
+    """What is needed of a store of keys."""
+
+    def name_of(self, key: str) -> str | None:
+        """Whose key it is; None where it is nobody's."""
+        ...
+
+
+class RequireKey:
+    """Lets only requests with a key pass, to whatever path. No key, a wrong one and one badly sent get one answer."""
+
+    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in _OPEN and self._keys.name_of(_bearer(scope)) is None:
+            # Answered here: Starlette's own handlers of errors are further in.
+            await _refusal()(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _refusal() -> Response:
+    error = InvalidApiKey("This gateway asks for an API key it knows: send it as 'Authorization: Bearer <key>'.")
+    return Response(orjson.dumps(error_document(error)), error.status, error.headers, media_type="application/json")
+
+
+def _bearer(scope: Scope) -> str:
+    """The key in the Authorization header; empty where there is none, which is nobody's key."""
+    values = [value for name, value in scope["headers"] if name == b"authorization"]
+    scheme, _, key = values[0].decode("latin-1").partition(" ") if len(values) == 1 else ("", "", "")
+    return str(key.strip()) if scheme.lower() == "bearer" else ""

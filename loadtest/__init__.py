@@ -1,0 +1,4 @@
+"""Load on a running gateway.
+
+locustfile.py  users that ask about images: in words, streamed, and by schema
+"""
