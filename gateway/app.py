@@ -124,7 +124,7 @@ def _json(document: dict[str, Any], status: int = 200, headers: dict[str, str] |
 def _on_gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
     if error.status >= 500:
-        RequestRecord.of(request.scope).failed(error, error.status)
+        RequestRecord.of(request.scope).failed(error)
     return _json(error_document(error), error.status, error.headers)
 
 

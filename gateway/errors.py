@@ -4,6 +4,7 @@ GatewayError
 ├── RequestError                400  the caller can mend it
 │   ├── MalformedJson           400  the body is not JSON
 │   ├── InvalidField            400  a field has the wrong type or value
+│   │   └── EngineRefused       400  the engine found fault with the request, in its own words
 │   ├── UnknownField            400  no such field
 │   ├── UnsupportedField        400  a field that exists elsewhere, with what to use instead
 │   ├── InvalidImage            400  an image that cannot be taken
@@ -13,8 +14,7 @@ GatewayError
 │   ├── MethodNotAllowed        405
 │   ├── BodyTooSlow             408  the body did not come within the request's deadline
 │   ├── BodyTooLarge            413
-│   ├── UnsupportedMediaType    415
-│   └── EngineRefused           400  the engine found fault with the request
+│   └── UnsupportedMediaType    415
 ├── EngineUnavailable           503  no engine could take it; comes with Retry-After
 ├── EngineFailed                502  the engine gave no usable answer
 ├── DeadlineExceeded            504  the answer did not come within the request's deadline
@@ -161,18 +161,8 @@ class UnsupportedMediaType(RequestError):
     code = "unsupported_media_type"
 
 
-class EngineRefused(RequestError):
+class EngineRefused(InvalidField):
     """The engine found fault with the request, in its own words."""
-
-    code = "invalid_value"
-
-    def __init__(self, message: str, *, param: str | None, reason: str = "invalid_value") -> None:
-        super().__init__(message, param=param)
-        self._reason = reason
-
-    @property
-    def error_code(self) -> str:
-        return self._reason
 
 
 class EngineUnavailable(GatewayError):

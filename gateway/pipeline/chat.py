@@ -96,7 +96,7 @@ class ChatCompletions:
         except GatewayError as error:
             if not record.is_answering:
                 raise
-            record.failed(error, error.status)
+            record.failed(error)
             await end_stream(error, send)
 
     async def _relay(self, ready: Ready, headers: Mapping[str, str], send: Send) -> None:

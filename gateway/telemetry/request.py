@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.errors import GatewayError
 from gateway.telemetry.logs import log_event
 from gateway.telemetry.metrics import Metrics
 
@@ -47,12 +48,12 @@ class RequestRecord:
         """The client went away before it had its answer."""
         self.left_early = True
 
-    def failed(self, error: BaseException, status: int) -> None:
-        """The request fails with `status` for a reason that is not the caller's; the cause goes to the log, and there only.
+    def failed(self, error: GatewayError) -> None:
+        """The request fails for a reason that is not the caller's; the cause goes to the log, and there only.
 
         A stream that breaks off has long been answered with 200: here it counts by the status that it deserves.
         """
-        self.broke_off = status
+        self.broke_off = error.status
         cause = repr(error.__cause__) if error.__cause__ else None
         log_event("request_failed", logging.WARNING, request_id=self.request_id, reason=str(error), cause=cause)
 
