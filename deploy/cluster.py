@@ -30,7 +30,8 @@ _POLL_S = 0.5
 
 def run(path: pathlib.Path, port: int, progress: TextIO) -> None:
     """Serves the catalog in the file `path` on 127.0.0.1:`port`, each model under `/<name>`, until SIGTERM."""
-    models = load_catalog(path).served_here
+    catalog = load_catalog(path)
+    models = catalog.served_here
     ray.init(
         address="local",
         num_cpus=_LOGICAL_CPUS,
@@ -39,19 +40,17 @@ def run(path: pathlib.Path, port: int, progress: TextIO) -> None:
         runtime_env={"worker_process_setup_hook": WORKER_SETUP_HOOK},
     )
     _tell(progress, "ray_started")
-    _require_gpus(load_catalog(path), progress)
+    _require_gpus(catalog, progress)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run_many(
         [serve.RunTarget(build(BuildArgs(catalog=path, model=name)), name=name, route_prefix=f"/{name}") for name in models],
         wait_for_ingress_deployment_creation=False,
         wait_for_applications_running=False,
     )
-    waiting = dict.fromkeys(models)
+    waiting = list(models)
     while waiting:
         time.sleep(_POLL_S)
-        for name in list(waiting):
-            if _has_started(name, progress):
-                del waiting[name]
+        waiting = [name for name in waiting if not _has_started(name, progress)]
     _tell(progress, "all_running")
     # Ray makes SIGTERM a SystemExit. No serve.shutdown() then: it would drain replicas for 30 s and more, and whoever stops a
     # local stack has drained the gateway before.
@@ -85,7 +84,7 @@ def _has_started(name: str, progress: TextIO) -> bool:
 
 
 def _tell(progress: TextIO, event: str, **fields: Any) -> None:
-    print(json.dumps({"event": event, "at": time.time()} | fields), file=progress, flush=True)
+    print(json.dumps({"event": event} | fields), file=progress, flush=True)
 
 
 def main() -> None:

@@ -3,10 +3,12 @@
 Importing this module imports ray, torch and vLLM; on a machine without a GPU that needs `cpu_torch/` on the PYTHONPATH.
 """
 
+import logging
 import os
 import pathlib
 from typing import Any
 
+from ray.llm._internal.common.callbacks.base import CallbackBase, CallbackConfig
 from ray.serve.llm import LLMConfig
 
 from deploy.cpu_torch import with_cpu_torch
@@ -66,6 +68,28 @@ def _derived_engine_args(model: Model, hardware: Hardware) -> dict[str, Any]:
     return args
 
 
+class ReplicaStart(CallbackBase):  # type: ignore[misc]  # Ray's is untyped here
+    """What happens in a replica before its engine starts; `files_are_here` says that there is nothing to download."""
+
+    async def on_before_node_init(self) -> None:
+        """See `CallbackBase`."""
+        if self.kwargs["files_are_here"]:
+            self.ctx.run_init_node = False  # it takes a process that imports all of vLLM: a fifth of the start
+        _keep_serve_s_log_open()
+
+
+def _keep_serve_s_log_open() -> None:
+    """Lets vLLM set up its logs without closing Serve's.
+
+    It calls logging.config.dictConfig, which closes every handler that is there. A replica with its handler closed fails the
+    first question of a controller that was restarted, which takes it for broken and replaces it: every engine at once. vLLM
+    does so when it is imported, which the environment of a replica forbids, and again when the engine starts.
+    """
+    for handler in logging.getLogger("ray.serve").handlers:
+        handler.close = handler.flush  # type: ignore[method-assign]
+    os.environ["VLLM_CONFIGURE_LOGGING"] = "1"
+
+
 def llm_config(name: str, model: Model, catalog: Catalog) -> LLMConfig:
     """The configuration of one model for `ray.serve.llm`; `name` is what engines know the model by."""
     limits = replica_limits(model)
@@ -73,6 +97,7 @@ def llm_config(name: str, model: Model, catalog: Catalog) -> LLMConfig:
         model_loading_config={"model_id": name, "model_source": _source(model)},
         engine_kwargs=engine_args(model, catalog.hardware),
         runtime_env={"env_vars": _engine_environment(model, catalog.hardware)},
+        callback_config=CallbackConfig(callback_class=ReplicaStart, callback_kwargs={"files_are_here": _is_local(model)}),
         # With it vLLM's counters go to Ray's exporter, and the replica's own /metrics lacks them.
         log_engine_metrics=False,
         deployment_config={
@@ -104,13 +129,21 @@ def _accelerator(model: Model, hardware: Hardware) -> dict[str, Any]:
     }
 
 
+def _is_local(model: Model) -> bool:
+    return is_demo_source(model.source) or pathlib.Path(model.source).is_absolute()
+
+
 def _source(model: Model) -> str:
     return str(demo_model_path(model.source)) if is_demo_source(model.source) else model.source
 
 
 def _engine_environment(model: Model, hardware: Hardware) -> dict[str, str]:
-    environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-    if is_demo_source(model.source) or pathlib.Path(model.source).is_absolute():
+    environment = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_CONFIGURE_LOGGING": "0",  # until Serve's log is safe from it, in ReplicaStart
+    }
+    if _is_local(model):
         environment["HF_HUB_OFFLINE"] = "1"  # the files are here: no look-up may delay or fail the start
     if hardware.kind == "cpu":
         environment |= {
@@ -119,4 +152,8 @@ def _engine_environment(model: Model, hardware: Hardware) -> dict[str, str]:
             # vLLM would bind its threads to cores of their own, which several engines on one machine cannot all have.
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         }
+        if model.tensor_parallel > 1:
+            # Where one worker has died, the engine core says so only once the others have ended, which hang in a collective
+            # with the dead: callers would wait for this long (5 s) and 4 s more.
+            environment["VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS"] = "1"
     return environment

@@ -15,9 +15,9 @@ SPARE_REQUESTS = 16
 """Places in Serve beside those that vLLM admits: for /v1/models and /metrics, and for requests whose images vLLM is still
 preparing, which hold a place in Serve before vLLM counts them."""
 
-HEALTH_CHECK_PERIOD_S = 5.0
+HEALTH_CHECK_PERIOD_S = 2.0
 HEALTH_CHECK_TIMEOUT_S = 15.0
-"""Serve gives a replica up after three checks that failed. One whose engine is dead fails each at once, so after 3 x 5 s; one
+"""Serve gives a replica up after three checks that failed. One whose engine is dead fails each at once, so after 3 x 2 s; one
 whose event loop hangs after 3 x 15 s. An engine core that hangs passes for well: vLLM's check asks only whether it has died."""
 
 DRAIN_S = 30.0

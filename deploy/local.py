@@ -95,11 +95,10 @@ class LocalStack:
         self._folder = pathlib.Path(tempfile.mkdtemp(prefix="fovea-"))
         self._make_demo_models()
         port = _free_port()
+        self._engines_url = f"http://{_HOST}:{port}"
         self._start_engines(port)
-        engines_url = f"http://127.0.0.1:{port}"
         for name in self._catalog.served_here:
-            self._warm_up(f"{engines_url}/{name}", name)
-        self._engines_url = engines_url
+            self._warm_up(f"{self._engines_url}/{name}", name)
         self._start_gateway()
 
     def _stage(self, line: str) -> None:

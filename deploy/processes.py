@@ -100,14 +100,26 @@ def guard(module: str, arguments: list[str]) -> int:
     def pass_on(*_: object) -> None:
         if child is None:
             raise SystemExit(128 + signal.SIGTERM)
-        child.terminate()
+        if child.returncode is None:
+            # Not `terminate`, which would take the exit status that `_wait_and_reap` waits for.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGTERM)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
     child = subprocess.Popen([sys.executable, "-m", module, *arguments])
-    status = child.wait()
+    status = _wait_and_reap(child)
     stop_descendants(grace_s=3)
     return status if status >= 0 else 128 - status
+
+
+def _wait_and_reap(child: "subprocess.Popen[bytes]") -> int:
+    """Waits for the end of `child`, and meanwhile takes the exit status of every orphan that ends: nobody else would."""
+    while True:
+        pid, status = os.wait()
+        if pid == child.pid:
+            child.returncode = os.waitstatus_to_exitcode(status)
+            return child.returncode
 
 
 def main() -> None:

@@ -14,15 +14,19 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.conftest import free_port
+
+SILENT_S = 10
+"""Longer than a health check waits."""
 
 Answer = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass
 class FakeEngine:
-    """Answers as `answer` does; `documents` and `headers` are what it was asked, in order."""
+    """Answers as `answer` does; `documents` and `headers` are what it was asked, in order; `running` is how many it answers."""
 
     url: str = ""
     answer: Answer | None = None
@@ -30,6 +34,8 @@ class FakeEngine:
     headers: list[dict[str, str]] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
     is_well: bool = True
+    is_silent: bool = False
+    running: int = 0
 
     async def handle(self, request: Request) -> Response:
         self.headers.append(dict(request.headers))
@@ -39,11 +45,25 @@ class FakeEngine:
             return await self.answer(request)
         return stream(["a", "b"]) if document.get("stream") else completion("hello")
 
+    def counting(self, app: ASGIApp) -> ASGIApp:
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            is_request = scope["type"] == "http"
+            self.running += is_request
+            try:
+                await app(scope, receive, send)
+            finally:
+                self.running -= is_request
+
+        return counted
+
     async def health(self, _: Request) -> Response:
+        if self.is_silent:
+            await asyncio.sleep(SILENT_S)
         return Response(status_code=200 if self.is_well else 503)
 
     def reset(self) -> None:
         self.is_well = True
+        self.is_silent = False
         self.answer = None
         self.documents.clear()
         self.headers.clear()
@@ -83,7 +103,7 @@ def running_fake_engine() -> Iterator[FakeEngine]:
         Route("/{model}/v1/chat/completions", engine.handle, methods=["POST"]),
         Route("/{model}/health", engine.health),
     ]
-    app = Starlette(routes=routes)
+    app = engine.counting(Starlette(routes=routes))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

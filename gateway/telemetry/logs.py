@@ -26,6 +26,9 @@ def configure_logs(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    # It would tell of every health check.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def log_event(event: str, level: int = logging.INFO, error: BaseException | None = None, **fields: object) -> None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 
@@ -40,18 +41,32 @@ class ModelHealth:
         self._down_since_s: float | None = None
         self._expected_outage_s = EXPECTED_OUTAGE_S
         self._silences = 0
+        self._broke_off_s = -math.inf
+        self._waiting: set[asyncio.Timeout] = set()
+
+    @asynccontextmanager
+    async def while_somebody_is_there(self) -> AsyncIterator[None]:
+        """Ends the block with TimeoutError once nobody answers for the model any more: it would wait for a replica's start."""
+        async with asyncio.timeout(None) as waiting:
+            self._waiting.add(waiting)
+            try:
+                yield
+            finally:
+                self._waiting.discard(waiting)
 
     def answered(self) -> None:
         """An engine answered its health check."""
-        if self._down_since_s is not None:
-            self._expected_outage_s = max(self._clock() - self._down_since_s, _SOON_S)
+        if self._down_since_s is not None and self._clock() - self._down_since_s > _SOON_S:
+            self._expected_outage_s = self._clock() - self._down_since_s
         self._down_since_s = None
         self.state = State.AVAILABLE
-
         self._silences = 0
 
     def failed(self) -> None:
-        """An engine said that it is not well, or there was none to ask."""
+        """An engine said that it is not well, or there was none to ask.
+
+        Whoever waits goes on: of several replicas it may have been another, and an engine that dies tells its own callers.
+        """
         if self._down_since_s is None:
             self._down_since_s = self._clock()
         self.state = State.UNAVAILABLE
@@ -60,11 +75,28 @@ class ModelHealth:
         """Bytes of an answer came: whoever is late with a health check, and sends, is busy."""
         self._silences = 0
 
-    def was_silent(self) -> None:
-        """No engine answered in time. A busy one may be late, so only several silences with nothing between mean it is gone."""
+    def broke_off(self) -> None:
+        """An answer broke off: whoever is silent from now on is not late but gone."""
+        self._silences = _SILENCES - 1
+        self._broke_off_s = self._clock()
+
+    def was_silent(self, asked_s: float) -> None:
+        """No engine answered what was asked at `asked_s`, or not in time.
+
+        A busy one may be late: only several silences in a row mean that nobody is there.
+        """
+        if asked_s < self._broke_off_s:
+            return
         self._silences += 1
         if self._silences >= _SILENCES:
             self.failed()
+            while self._waiting:
+                self._waiting.pop().reschedule(asyncio.get_running_loop().time())
+
+    @property
+    def now_s(self) -> float:
+        """The time by this model's clock."""
+        return self._clock()
 
     @property
     def retry_after_s(self) -> int:
@@ -80,6 +112,7 @@ class HealthProbe:
         self._urls = urls
         self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._client: httpx.AsyncClient | None = None
+        self._asking: dict[str, asyncio.Future[State]] = {}
         self.models = {name: ModelHealth() for name in urls}
 
     @asynccontextmanager
@@ -91,24 +124,33 @@ class HealthProbe:
             try:
                 yield
             finally:
-                for probe in probes:
-                    probe.cancel()
-                await asyncio.gather(*probes, return_exceptions=True)
+                tasks: list[asyncio.Future[Any]] = [*probes, *self._asking.values()]
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def probe(self, name: str) -> State:
-        """Asks the model's engines now."""
+        """Asks the model's engines now; who comes while somebody asks shares the answer."""
+        asking = self._asking.get(name)
+        if asking is None:
+            asking = self._asking[name] = asyncio.ensure_future(self._ask(name))
+            asking.add_done_callback(lambda _: self._asking.pop(name))
+        return await asyncio.shield(asking)
+
+    async def _ask(self, name: str) -> State:
         assert self._client is not None, "used while it does not run"
         model = self.models[name]
-        before = model.state
+        before, asked_s = model.state, model.now_s
         try:
             # vLLM's own: 200 while its engine core lives. It takes no place in any queue of generations.
             response = await self._client.get(f"{self._urls[name].rstrip('/')}/health")
-        except httpx.TimeoutException:
-            model.was_silent()
-        except httpx.HTTPError:
+        except httpx.ConnectError:
             model.failed()
+        except httpx.HTTPError:
+            # Late, or on a connection of a HAProxy that is being replaced.
+            model.was_silent(asked_s)
         else:
-            model.answered() if response.status_code == httpx.codes.OK else model.failed()
+            model.answered() if _is_well(response) else model.failed()
         if model.state != before:
             log_event("model_state", model=name, state=model.state)
         return model.state
@@ -117,3 +159,9 @@ class HealthProbe:
         while True:
             await self.probe(name)
             await asyncio.sleep(PROBE_EVERY_S)
+
+
+def _is_well(response: httpx.Response) -> bool:
+    """Whether an engine lives. vLLM says that it does not with an empty 503; one with words is Serve's, whose queue is full."""
+    is_busy = response.status_code == httpx.codes.SERVICE_UNAVAILABLE and bool(response.content)
+    return is_busy or response.status_code == httpx.codes.OK

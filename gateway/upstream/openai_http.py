@@ -62,7 +62,11 @@ class OpenAIHttpEngine:
         if self._health.models[model].state == State.UNAVAILABLE:
             # Serve would keep the request until an engine is back, and nobody could tell the caller to come later.
             raise self._unreachable(model)
-        response = await self._post(model, body, headers)
+        try:
+            async with self._health.models[model].while_somebody_is_there():
+                response = await self._post(model, body, headers)
+        except TimeoutError as error:
+            raise self._unreachable(model) from error
         try:
             if response.status != HTTPStatus.OK:
                 raise await self._failure(model, response)
@@ -78,10 +82,14 @@ class OpenAIHttpEngine:
         # These and no others: what a client sends as headers is not for engines to see. And no redirects: the prompt
         # goes to the address in the catalog or nowhere.
         sent = {"content-type": "application/json", **headers, **self._authorization}
+        asked_s = self._health.models[model].now_s
         try:
             return await self._post_twice_if_stale(self._pool, self._urls[model], body, sent)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        except aiohttp.ClientConnectorError as error:
             self._health.models[model].failed()
+            raise self._unreachable(model) from error
+        except aiohttp.ConnectionTimeoutError as error:
+            self._health.models[model].was_silent(asked_s)
             raise self._unreachable(model) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _unusable(model) from error
@@ -103,6 +111,7 @@ class OpenAIHttpEngine:
                 health.sent_something()
                 yield chunk
         except (aiohttp.ClientError, OSError) as error:
+            health.broke_off()
             raise EngineFailed(f"The engine of model '{model}' broke off its answer.") from error
 
     async def _post_twice_if_stale(

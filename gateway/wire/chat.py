@@ -417,7 +417,8 @@ class ChatCompletionRequest(_Wire):
 
     def for_engine(self) -> dict[str, Any]:
         """The document to send to the engine: what the caller sent, as far as it is typed here and not null."""
-        return self.model_dump(exclude_unset=True, exclude_none=True)
+        # A warning of pydantic's would carry the caller's words into the log.
+        return self.model_dump(exclude_unset=True, exclude_none=True, warnings=False)
 
 
 def parse_chat(document: dict[str, Any]) -> tuple[ChatCompletionRequest, tuple[str, ...]]:

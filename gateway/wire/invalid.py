@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import Discriminator, ValidationError
+from pydantic import BaseModel, Discriminator, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from gateway.errors import GatewayError, InvalidField, UnknownField, shortened
@@ -41,7 +41,8 @@ def tagged_by(field: str) -> Discriminator:
     """
 
     def tag(value: Any) -> str | None:
-        name = value.get(field) if isinstance(value, dict) else None
+        # A document when it is checked, a model when it is written out.
+        name = value.get(field) if isinstance(value, dict) else getattr(value, field, None)
         return f"<{name}>" if isinstance(name, str) else None
 
     return Discriminator(tag)
@@ -50,9 +51,11 @@ def tagged_by(field: str) -> Discriminator:
 def tagged_by_form(expected: str) -> Discriminator:
     """Tells the members of a union apart by their JSON type: `<string>`, `<array>` or `<object>`."""
     forms: dict[type[Any], str] = {str: "<string>", list: "<array>", dict: "<object>"}
-    return Discriminator(
-        lambda value: forms.get(type(value)), custom_error_type="form", custom_error_message=f"Input should be {expected}"
-    )
+
+    def tag(value: Any) -> str | None:
+        return "<object>" if isinstance(value, BaseModel) else forms.get(type(value))
+
+    return Discriminator(tag, custom_error_type="form", custom_error_message=f"Input should be {expected}")
 
 
 def first_finding(error: ValidationError) -> GatewayError:

@@ -35,13 +35,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @dataclass(frozen=True)
 class Stack:
     url: str
-    process: subprocess.Popen[str] | None
-    output: pathlib.Path
+    pid: int
+    """Of `fovea up`."""
 
     def processes(self) -> list[psutil.Process]:
         """Every process of the stack."""
-        assert self.process is not None
-        return psutil.Process(self.process.pid).children(recursive=True)
+        return psutil.Process(self.pid).children(recursive=True)
+
+
+@dataclass(frozen=True)
+class OwnStack(Stack):
+    process: subprocess.Popen[str]
+    output: pathlib.Path
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Ended:
     output: str
 
 
-def start_stack(folder: pathlib.Path, port: int) -> Stack:
+def start_stack(folder: pathlib.Path, port: int) -> OwnStack:
     """`fovea up` on `port`, once it says that it is ready."""
     adopt_orphans()
     output = folder / "fovea-up.txt"
@@ -71,18 +76,25 @@ def start_stack(folder: pathlib.Path, port: int) -> Stack:
             process.terminate()
             pytest.fail(f"the stack did not start:\n{output.read_text()}")
         time.sleep(0.5)
-    return Stack(f"http://127.0.0.1:{port}", process, output)
+    return OwnStack(f"http://127.0.0.1:{port}", process.pid, process, output)
 
 
-def end_stack(stack: Stack, number: signal.Signals) -> Ended:
+def end_stack(stack: OwnStack, number: signal.Signals) -> Ended:
     """Sends the signal to `fovea up` alone, and tells what came of it."""
-    assert stack.process is not None
     started_s = time.monotonic()
     stack.process.send_signal(number)
     status = stack.process.wait(STOP_AT_MOST_S)
     _running.remove(stack.process)
     seconds = time.monotonic() - started_s
     return Ended(status, seconds, left_behind(), stack.output.read_text())
+
+
+def pid_of_fovea_up(url: str) -> int:
+    """Of the stack whose gateway listens at `url`."""
+    address = ("127.0.0.1", int(url.rpartition(":")[2]))
+    connections = psutil.net_connections("tcp")
+    gateway = next(found.pid for found in connections if found.status == psutil.CONN_LISTEN and found.laddr == address)
+    return next(process.pid for process in psutil.Process(gateway).parents() if "up" in process.cmdline())
 
 
 def left_behind() -> list[str]:
@@ -110,13 +122,12 @@ def ended_by_ctrl_c(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="session")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("stack")
     url = request.config.getoption("--stack")
     if url:
-        yield Stack(url, None, folder)
+        yield Stack(url, pid_of_fovea_up(url))
         return
     request.getfixturevalue("ended_by_ctrl_c")
-    running = start_stack(folder, port)
+    running = start_stack(tmp_path_factory.mktemp("stack"), port)
     yield running
     ended = end_stack(running, signal.SIGTERM)
     assert (ended.status, ended.left) == (0, []), ended.output

@@ -333,8 +333,8 @@ def test_words_that_look_like_an_image_s_place_do_no_harm(client: openai.OpenAI)
 
 
 def test_a_prompt_over_the_context_is_a_400_that_names_the_limit(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="8192"):
-        client.chat.completions.create(model="small", messages=words("word " * 20_000))
+    with pytest.raises(openai.BadRequestError, match="32768"):
+        client.chat.completions.create(model="small", messages=words("word " * 40_000))
 
 
 def test_an_image_of_many_megabytes_passes(client: openai.OpenAI) -> None:

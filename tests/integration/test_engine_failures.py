@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 
 import httpx
 import openai
@@ -10,8 +11,9 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
+from gateway.upstream.health import PROBE_EVERY_S
 from tests.conftest import RunningGateway, free_port, running_gateway
-from tests.fake_engine import FakeEngine, completion, event, stream
+from tests.fake_engine import SILENT_S, FakeEngine, completion, event, stream
 
 HELLO: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
 
@@ -227,3 +229,44 @@ def test_a_client_that_does_not_wait_for_its_answer_ends_its_request_at_the_engi
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{gateway.url}/v1/chat/completions", json={"model": "tiny", "messages": HELLO}, timeout=0.3)
     assert engine.cancelled.wait(1.0)
+
+
+def test_who_waits_is_told_once_nobody_is_there(gateway: RunningGateway, engine: FakeEngine) -> None:
+    """As when a replica is killed: its streams break off, and Serve keeps all else, health checks too, for the next one."""
+
+    async def breaks_off(_: Request) -> Response:
+        async def events() -> AsyncIterator[bytes]:
+            yield event("a")
+            engine.is_silent = True
+            raise ConnectionResetError
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    async def keeps(_: Request) -> Response:
+        await asyncio.sleep(SILENT_S + 5)
+        return completion("late")
+
+    wait_for(gateway, "available")
+    engine.answer = breaks_off
+    ask = partial(httpx.post, f"{gateway.url}/v1/chat/completions", timeout=30)
+    assert '"error"' in ask(json={"model": "tiny", "messages": HELLO, "stream": True}).text
+    engine.answer = keeps
+    response = ask(json={"model": "tiny", "messages": HELLO})
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "model_unavailable")
+    assert int(response.headers["retry-after"]) > 0
+    engine.reset()
+    wait_for(gateway, "available")
+
+
+def test_who_waits_goes_on_while_one_of_several_replicas_is_not_well(gateway: RunningGateway, engine: FakeEngine) -> None:
+    async def meanwhile(_: Request) -> Response:
+        engine.is_well = False
+        await asyncio.sleep(PROBE_EVERY_S * 1.5)
+        engine.is_well = True
+        return completion("here")
+
+    wait_for(gateway, "available")
+    engine.answer = meanwhile
+    response = httpx.post(f"{gateway.url}/v1/chat/completions", json={"model": "tiny", "messages": HELLO}, timeout=30)
+    assert response.json()["choices"][0]["message"]["content"] == "here"
+    wait_for(gateway, "available")

@@ -211,6 +211,24 @@ def test_a_whole_request_is_passed_on_as_it_came() -> None:
     parsed, left_out = parse_chat(document)
     assert parsed.for_engine() == document
     assert left_out == ()
+    parsed.model_dump(warnings="error")
+
+
+def test_nothing_is_said_of_a_request_when_it_is_written_out() -> None:
+    """A warning of pydantic's repeats its input, and would be logged."""
+    messages = [
+        {"role": "system", "content": [{"type": "text", "text": "a"}]},
+        {"role": "developer", "content": "b"},
+        {"role": "user", "content": [{"type": "text", "text": "c"}, IMAGE]},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "d"}]},
+        {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": _CALLED}]},
+        {"role": "tool", "tool_call_id": "1", "content": "e"},
+        USER,
+    ]
+    choice = {"type": "function", "function": {"name": "report"}}
+    for more in ({"response_format": {"type": "json_object"}}, {"response_format": {"type": "text"}}, {"stop": "x"}):
+        parsed, _ = parse_chat(request(messages=messages, tools=[TOOL], tool_choice=choice, **more))
+        parsed.model_dump(warnings="error")
 
 
 _CALLED = {"name": "report", "arguments": "{}"}
