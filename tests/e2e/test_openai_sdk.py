@@ -311,6 +311,7 @@ def test_a_stream_that_cannot_begin_is_a_400_too(client: openai.OpenAI) -> None:
     assert error.value.param == "allowed_token_ids"
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # the SDK writes out what it has parsed
 def test_an_answer_that_was_parsed_goes_back_into_the_conversation(client: openai.OpenAI) -> None:
     parsed = client.chat.completions.parse(
         model="small", messages=about(picture()), response_format=Inspection, max_tokens=300, temperature=0
