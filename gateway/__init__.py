@@ -5,7 +5,8 @@ app.py        the application: routes, error handlers and the resources it opens
 http_protocol.py  uvicorn's HTTP protocol, with two things mended
 settings.py   the one settings object; the only reader of the environment
 errors.py     the exception tree; status, OpenAI type and code of each
-body.py       request bytes to a JSON document, within the limit
+body.py       request bytes to a small JSON document and the images that were in it, and back
+memory.py     how many bytes of bodies the process holds at once
 deadline.py   how long a request may take
 drain.py      how the process ends
 catalog/      the models this deployment serves

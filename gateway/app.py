@@ -4,6 +4,7 @@ import logging
 import platform
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -16,9 +17,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gateway import __version__
-from gateway.catalog.models import Catalog
+from gateway.catalog.models import MIB, Catalog
 from gateway.drain import Drain
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, PathNotFound, shortened
+from gateway.memory import BodyMemory
 from gateway.pipeline.chat import PATH, ChatCompletions, unknown_model
 from gateway.settings import Settings
 from gateway.telemetry.logs import log_event
@@ -44,9 +46,10 @@ def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain)
     probe = HealthProbe(urls, settings.engines_key)
     engine = OpenAIHttpEngine(urls, probe, settings.connect_timeout_s, settings.engines_key)
     tracing = Tracing(settings.otlp_endpoint, settings.trace_ratio)
-    pages = _Pages(catalog, created, metrics, probe.models, drain)
+    memory = BodyMemory(settings.body_mib_in_flight * MIB)
+    pages = _Pages(catalog, created, metrics, probe.models, drain, memory)
     routes = [
-        Route(PATH, ChatCompletions(catalog, engine, tracing, settings.request_timeout_s), methods=["POST"]),
+        Route(PATH, ChatCompletions(catalog, engine, tracing, settings.request_timeout_s, memory), methods=["POST"]),
         Route("/v1/models", pages.models),
         Route("/v1/models/{model}", pages.model),
         Route("/healthz", pages.healthz),
@@ -79,39 +82,39 @@ def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain)
     return RequestTelemetry(app, metrics, {route.endpoint: route.path for route in routes})
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class _Pages:
     """Everything that is answered without an engine."""
 
-    def __init__(
-        self, catalog: Catalog, created: int, metrics: Metrics, health: Mapping[str, ModelHealth], drain: Drain
-    ) -> None:
-        self._catalog = catalog
-        self._created = created
-        self._metrics = metrics
-        self._health = health
-        self._drain = drain
+    catalog: Catalog
+    created: int
+    instruments: Metrics
+    health: Mapping[str, ModelHealth]
+    drain: Drain
+    memory: BodyMemory
 
     async def models(self, _: Request) -> Response:
-        return _json(model_list(self._catalog.models, self._created))
+        return _json(model_list(self.catalog.models, self.created))
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["model"]
-        model = self._catalog.models.get(name)
+        model = self.catalog.models.get(name)
         if model is None:
-            raise unknown_model(name, self._catalog)
-        return _json(model_with_status(name, model, self._created, self._health[name].state))
+            raise unknown_model(name, self.catalog)
+        return _json(model_with_status(name, model, self.created, self.health[name].state))
 
     async def healthz(self, _: Request) -> Response:
         return PlainTextResponse("ok")
 
     async def readyz(self, _: Request) -> Response:
         """About this process alone: an engine that is away makes no gateway unready."""
-        return PlainTextResponse("draining", 503) if self._drain.begun else PlainTextResponse("ready")
+        return PlainTextResponse("draining", 503) if self.drain.begun else PlainTextResponse("ready")
 
     async def metrics(self, _: Request) -> Response:
-        for name, model in self._health.items():
-            self._metrics.model_available.labels(name).set(model.state == State.AVAILABLE)
-        return Response(self._metrics.exposition(), media_type=CONTENT_TYPE)
+        for name, model in self.health.items():
+            self.instruments.model_available.labels(name).set(model.state == State.AVAILABLE)
+        self.instruments.body_bytes.set(self.memory.held_bytes)
+        return Response(self.instruments.exposition(), media_type=CONTENT_TYPE)
 
     async def version(self, _: Request) -> Response:
         return _json({"version": __version__, "python": platform.python_version()})

@@ -1,13 +1,25 @@
-"""Request bytes to a JSON document, within the limit."""
+"""Request bytes to a small JSON document and the images that were in it, which stay where they came in.
+
+A body is megabytes of base64 around a few hundred bytes that mean something. A data: URL has neither a quote nor a backslash
+in it, so its end is found at memory speed; in its place goes a stand-in, and only what remains is parsed, checked and written
+out again. On the way out the URLs are put back as they came.
+"""
 
 import asyncio
+import binascii
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
+import pybase64
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
-from gateway.errors import BodyTooLarge, MalformedJson, UnsupportedMediaType
+from gateway.errors import BodyTooLarge, MalformedJson, Overloaded, UnsupportedMediaType
+from gateway.memory import Share
 
 _DISCARD_AT_MOST_S = 10.0
 """How long the rest of a refused body is still taken in. A client that sends gets to read its error only once it has sent:
@@ -18,15 +30,15 @@ class ClientDisconnected(Exception):
     """The client went away; nobody is left to answer."""
 
 
-async def read_body(headers: Headers, receive: Receive, limit_bytes: int) -> bytes:
-    """The whole body of a JSON request.
+async def read_body(headers: Headers, receive: Receive, limit_bytes: int, share: Share) -> bytearray:
+    """The whole body of a JSON request, whose bytes are counted in `share`.
 
-    Raises BodyTooLarge, UnsupportedMediaType: as the headers say, or as the bytes turn out. ClientDisconnected.
+    Raises BodyTooLarge, UnsupportedMediaType: as the headers say, or as the bytes turn out. Overloaded. ClientDisconnected.
     """
     try:
         _check_headers(headers, limit_bytes)
-        return await _collect(receive, limit_bytes)
-    except (BodyTooLarge, UnsupportedMediaType):
+        return await _collect(receive, headers, limit_bytes, share)
+    except (BodyTooLarge, UnsupportedMediaType, Overloaded):
         # Who asked first whether to send (RFC 9110, Expect: 100-continue) is not sending yet, and now need not.
         if headers.get("expect", "").lower() != "100-continue":
             await _discard(receive)
@@ -46,20 +58,22 @@ def _check_headers(headers: Headers, limit_bytes: int) -> None:
         raise _too_large(f"{length} bytes", limit_bytes)
 
 
-async def _collect(receive: Receive, limit_bytes: int) -> bytes:
-    chunks: list[bytes] = []
+async def _collect(receive: Receive, headers: Headers, limit_bytes: int, share: Share) -> bytearray:
+    # Pages that are not written to are not there yet; pieces that are joined at the end would take twice the room.
+    body = bytearray(int(headers.get("content-length", 0)))
     size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnected
         chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size > limit_bytes:
+        if size + len(chunk) > limit_bytes:
             raise _too_large(f"more than {limit_bytes} bytes", limit_bytes)
-        chunks.append(chunk)
+        share.grow(len(chunk))
+        body[size : size + len(chunk)] = chunk
+        size += len(chunk)
         if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            return body
 
 
 async def _discard(receive: Receive) -> None:
@@ -77,7 +91,7 @@ def _too_large(size: str, limit_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"The body is {size}; limits.body_mib allows {limit_bytes}.")
 
 
-def parse_document(body: bytes) -> dict[str, Any]:
+def parse_document(body: bytes | bytearray) -> dict[str, Any]:
     """The JSON object that `body` is.
 
     Raises MalformedJson, with line and column.
@@ -89,3 +103,96 @@ def parse_document(body: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise MalformedJson("The body must be a JSON object.")
     return document
+
+
+@dataclass(frozen=True, slots=True)
+class DataUrl:
+    """A data: URL within a body, of which it is a view; `payload` is the base64 in it, and known to be valid."""
+
+    text: memoryview
+    media_type: str
+    payload: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A body without its long data: URLs: `rest` is JSON that has a stand-in for each, `urls` what each stands in for."""
+
+    rest: bytes | bytearray
+    urls: Mapping[str, DataUrl]
+
+
+_WORTH_CUTTING_BYTES = 1024
+_BLOCK_BYTES = 64 * 1024
+"""Base64 is decoded by blocks that stay in a core's cache; a multiple of four."""
+
+_KEY_BEFORE = re.compile(rb'"url"[ \t\r\n]*:[ \t\r\n]*"$')
+_KEY_WITHIN_BYTES = 64
+_HEADER = re.compile(rb"data:([!#-+\--:<-\[\]-~]*)(?:;[!#-+\--:<-\[\]-~]*)*;base64,")
+_HEADER_AT_MOST_BYTES = 256
+
+
+def cut(body: bytes | bytearray) -> Cut:
+    r"""Takes the long data: URLs out of `body` that are the value of a key `url`, and are whole.
+
+    What is cut is a JSON string without escapes, and the stand-in is one too: so `rest` is valid JSON exactly where `body` is,
+    and means the same once the stand-ins are replaced. Everything else stays and is parsed as it came: URLs with escapes
+    (`\/`), in capitals, with base64 that is broken, under keys that are spelt with escapes.
+    """
+    # Nobody who wrote the body can have known it.
+    name = f"fovea:{secrets.token_hex(16)}:"
+    view = memoryview(body)
+    pieces: list[bytes | memoryview] = []
+    urls: dict[str, DataUrl] = {}
+    done = 0
+    for start, end in _strings_that_begin_with_data(body):
+        url = _data_url(body, view, start, end)
+        if url is not None:
+            stand_in = f"{name}{len(urls)}"
+            pieces += (view[done:start], stand_in.encode())
+            urls[stand_in] = url
+            done = end
+    if not urls:
+        return Cut(body, {})
+    return Cut(b"".join((*pieces, view[done:])), urls)
+
+
+def splice(rest: bytes, urls: Mapping[str, DataUrl]) -> tuple[bytes | memoryview, ...]:
+    """`rest`, in which every stand-in occurs once and in its order, with the URLs back in their places."""
+    pieces: list[bytes | memoryview] = []
+    for stand_in, url in urls.items():
+        before, _, rest = rest.partition(stand_in.encode())
+        pieces += (before, url.text)
+    return (*pieces, rest)
+
+
+def _strings_that_begin_with_data(body: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    """Where each begins and ends, without its quotes."""
+    quote = body.find(b'"data:')
+    while quote >= 0:
+        end = body.find(b'"', quote + 1)
+        if end < 0:
+            return
+        yield quote + 1, end
+        quote = body.find(b'"data:', end)
+
+
+def _data_url(body: bytes | bytearray, view: memoryview, start: int, end: int) -> DataUrl | None:
+    if end - start < _WORTH_CUTTING_BYTES or not _KEY_BEFORE.search(body, max(0, start - _KEY_WITHIN_BYTES), start):
+        return None
+    header = _HEADER.match(body, start, start + _HEADER_AT_MOST_BYTES)
+    if header is None or not _is_base64(view[header.end() : end]):
+        return None
+    return DataUrl(view[start:end], header[1].decode(), view[header.end() : end])
+
+
+def _is_base64(payload: memoryview) -> bool:
+    try:
+        for at in range(0, len(payload), _BLOCK_BYTES):
+            block = payload[at : at + _BLOCK_BYTES]
+            is_last = at + len(block) == len(payload)
+            if len(pybase64.b64decode(block, validate=True)) * 4 < len(block) * 3 and not is_last:
+                return False  # padding in the middle
+    except (binascii.Error, ValueError):
+        return False
+    return True

@@ -15,7 +15,9 @@ GatewayError
 │   ├── BodyTooSlow             408  the body did not come within the request's deadline
 │   ├── BodyTooLarge            413
 │   └── UnsupportedMediaType    415
-├── EngineUnavailable           503  no engine could take it; comes with Retry-After
+├── TryLater                    503  comes with Retry-After
+│   ├── Overloaded              503  the gateway holds as many bytes of bodies as it may
+│   └── EngineUnavailable       503  no engine could take it
 ├── EngineFailed                502  the engine gave no usable answer
 ├── DeadlineExceeded            504  the answer did not come within the request's deadline
 └── InternalError               500  ours
@@ -165,11 +167,10 @@ class EngineRefused(InvalidField):
     """The engine found fault with the request, in its own words."""
 
 
-class EngineUnavailable(GatewayError):
-    """No engine of the model could take the request; trying again after `retry_after_s` seconds makes sense."""
+class TryLater(GatewayError):
+    """Trying again after `retry_after_s` seconds makes sense."""
 
     status = 503
-    code = "model_unavailable"
 
     def __init__(self, message: str, *, retry_after_s: int) -> None:
         super().__init__(message)
@@ -178,6 +179,18 @@ class EngineUnavailable(GatewayError):
     @property
     def headers(self) -> dict[str, str]:
         return {"retry-after": str(self._retry_after_s)}
+
+
+class Overloaded(TryLater):
+    """The gateway holds as many bytes of bodies as it may."""
+
+    code = "overloaded"
+
+
+class EngineUnavailable(TryLater):
+    """No engine of the model could take the request."""
+
+    code = "model_unavailable"
 
 
 class EngineFailed(GatewayError):

@@ -37,6 +37,10 @@ class Settings(BaseModel):
         float,
         Field(gt=0, description="The deadline of a request that does not say one itself, in seconds from its first byte."),
     ] = 600.0
+    body_mib_in_flight: Annotated[
+        int,
+        Field(gt=0, description="How many MiB of request bodies a process holds at once; further ones get a 503."),
+    ] = 512
     drain_delay_s: Annotated[
         float,
         Field(ge=0, description="How long requests are still taken after SIGTERM, in seconds, until nobody routes here."),

@@ -5,14 +5,14 @@ docs/life-of-a-request.md tells the same in words.
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import orjson
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from gateway.body import ClientDisconnected, parse_document, read_body
+from gateway.body import ClientDisconnected, DataUrl, cut, parse_document, read_body, splice
 from gateway.catalog.models import Catalog, Model
 from gateway.deadline import requested_timeout_s
 from gateway.errors import (
@@ -24,7 +24,8 @@ from gateway.errors import (
     UnsupportedField,
     shortened,
 )
-from gateway.images.source import check_image_url
+from gateway.images.source import check_data_url, check_image_url
+from gateway.memory import BodyMemory, Share
 from gateway.pipeline.relay import end_stream, relay_stream, relay_whole
 from gateway.telemetry.request import REQUEST_ID_HEADER, RequestRecord
 from gateway.telemetry.tracing import Tracing, tell_end
@@ -41,7 +42,8 @@ class Ready:
     """A request that is fit for the engine: everything that can be refused without asking one has been."""
 
     model: str
-    body: bytes
+    body: tuple[bytes | memoryview, ...]
+    """Its parts in order: words of ours, and images as they came."""
     stream: bool
     headers: Mapping[str, str]
     """What the response says about how the request was taken."""
@@ -55,27 +57,29 @@ class ChatCompletions:
     engine: Engine
     tracing: Tracing
     request_timeout_s: float
+    memory: BodyMemory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = RequestRecord.of(scope)
         headers = Headers(scope=scope)
         with self.tracing.request(PATH, headers, record.request_id) as span:
             try:
-                await self._take(headers, record, receive, send)
+                with self.memory.share() as share:
+                    await self._take(headers, record, share, receive, send)
             except GatewayError as error:
                 record.status = error.status
                 raise
             finally:
                 tell_end(span, record.model, record.final_status)
 
-    async def _take(self, headers: Headers, record: RequestRecord, receive: Receive, send: Send) -> None:
+    async def _take(self, headers: Headers, record: RequestRecord, share: Share, receive: Receive, send: Send) -> None:
         started_s = asyncio.get_running_loop().time()
         timeout_s = requested_timeout_s(headers, self.request_timeout_s)
         too_slow = BodyTooSlow(f"The body did not come within {timeout_s:g} s.")
         try:
             with self.tracing.step("read body"):
                 async with _deadline(started_s + timeout_s, too_slow):
-                    body = await read_body(headers, receive, self.catalog.limits.body_bytes)
+                    body = await read_body(headers, receive, self.catalog.limits.body_bytes, share)
         except ClientDisconnected:
             record.disconnected()
             return
@@ -117,22 +121,35 @@ async def _deadline(at: float, error: GatewayError) -> AsyncIterator[None]:
         raise error from cause
 
 
-def prepare(body: bytes, catalog: Catalog) -> Ready:
+def prepare(body: bytes | bytearray, catalog: Catalog) -> Ready:
     """The request in `body`, checked and rendered for the engine.
 
     Raises RequestError, naming the field.
     """
-    request, left_out = parse_chat(parse_document(body))
+    cut_body = cut(body)
+    if cut_body.urls:
+        with suppress(GatewayError, _NotAllImages):
+            return _prepared(cut_body.rest, cut_body.urls, catalog)
+        # Rare, and told on the whole document: in the caller's own words, where a stand-in would say nothing.
+    return _prepared(body, {}, catalog)
+
+
+class _NotAllImages(Exception):
+    """A URL that was cut out of the body is not where an image is: within a tool's schema, say, or under a repeated key."""
+
+
+def _prepared(document: bytes | bytearray, urls: Mapping[str, DataUrl], catalog: Catalog) -> Ready:
+    request, left_out = parse_chat(parse_document(document))
     model = catalog.models.get(request.model)
     if model is None:
         raise unknown_model(request.model, catalog)
     _check_n(request, model)
-    _check_images(request, model)
+    _check_images(request, model, urls)
     _check_tools(request, model)
     headers = {MODEL_HEADER: request.model}
     if left_out:
         headers[LEFT_OUT_HEADER] = ", ".join(left_out)
-    return Ready(request.model, _rendered(request), bool(request.stream), headers)
+    return Ready(request.model, splice(_rendered(request), urls), bool(request.stream), headers)
 
 
 def _rendered(request: ChatCompletionRequest) -> bytes:
@@ -156,15 +173,20 @@ def _check_n(request: ChatCompletionRequest, model: Model) -> None:
         raise InvalidField(message, param="n")
 
 
-def _check_images(request: ChatCompletionRequest, model: Model) -> None:
+def _check_images(request: ChatCompletionRequest, model: Model, urls: Mapping[str, DataUrl]) -> None:
     images = request.images()
     if len(images) > model.images_per_request:
         message = (
             f"The request has {len(images)} images; images_per_request of '{request.model}' is {model.images_per_request}."
         )
         raise InvalidField(message, param="messages", reason="too_many_images")
+    if [url for _, url in images if url in urls] != list(urls):
+        raise _NotAllImages
     for param, url in images:
-        check_image_url(url, param)
+        if url in urls:
+            check_data_url(urls[url], param)
+        else:
+            check_image_url(url, param)
 
 
 def _check_tools(request: ChatCompletionRequest, model: Model) -> None:

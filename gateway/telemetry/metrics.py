@@ -33,7 +33,9 @@ class Metrics:
             registry=self.registry,
         )
         self.in_flight = Gauge("fovea_requests_in_flight", "Requests that are being answered.", registry=self.registry)
-
+        self.body_bytes = Gauge(
+            "fovea_body_bytes_in_flight", "Bytes of request bodies that the process holds.", registry=self.registry
+        )
         self.model_available = Gauge(
             "fovea_model_available", "Whether engines of the model answer: 1, or 0.", ("model",), registry=self.registry
         )

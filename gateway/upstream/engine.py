@@ -1,6 +1,6 @@
 """What the pipeline needs of an engine."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,10 +20,13 @@ class EngineAnswer:
 class Engine(Protocol):
     """The engines of every model."""
 
-    def complete(self, model: str, body: bytes, headers: Mapping[str, str]) -> AbstractAsyncContextManager[EngineAnswer]:
+    def complete(
+        self, model: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[EngineAnswer]:
         """Sends a chat completion request to an engine of `model`; leaving the context ends the request there.
 
-        `headers` are all that the engine gets of the gateway's own: the request's id, and the trace it belongs to.
+        `body` is its parts in order. `headers` are all that the engine gets of the gateway's own: the request's id, and the
+        trace it belongs to.
 
         Raises EngineRefused, EngineUnavailable, EngineFailed.
         """

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -57,7 +57,9 @@ class OpenAIHttpEngine:
             await self._pool.close()
 
     @asynccontextmanager
-    async def complete(self, model: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[EngineAnswer]:
+    async def complete(
+        self, model: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str]
+    ) -> AsyncIterator[EngineAnswer]:
         """See `Engine.complete`."""
         if self._health.models[model].state == State.UNAVAILABLE:
             # Serve would keep the request until an engine is back, and nobody could tell the caller to come later.
@@ -77,7 +79,7 @@ class OpenAIHttpEngine:
             # Unless the answer was read to its end this closes the connection, which is how an engine learns to stop.
             response.close()
 
-    async def _post(self, model: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def _post(self, model: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         assert self._pool is not None, "used outside its context"
         # These and no others: what a client sends as headers is not for engines to see. And no redirects: the prompt
         # goes to the address in the catalog or nowhere.
@@ -115,23 +117,33 @@ class OpenAIHttpEngine:
             raise EngineFailed(f"The engine of model '{model}' broke off its answer.") from error
 
     async def _post_twice_if_stale(
-        self, pool: aiohttp.ClientSession, url: str, body: bytes, headers: Mapping[str, str]
+        self, pool: aiohttp.ClientSession, url: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         """Posts; once more, where a connection of the pool turns out to have been closed on the other side meanwhile.
 
         Known by three things together: it had been used before, it failed at once, and not a byte had come back. A request that
         takes its engine down does so later, and must not be given to the next one.
         """
-        # In chunks, of which there is one: where a body of known length comes in the segment after its headers, HAProxy 2.8
-        # does not notice any more that this side goes away, and the engine would work to the end of an answer for nobody.
-        post = partial(pool.post, url, data=body, chunked=True, allow_redirects=False)
+        # In chunks: where a body of known length comes in the segment after its headers, HAProxy 2.8 does not notice any more
+        # that this side goes away, and the engine would work to the end of an answer for nobody.
+        post = partial(pool.post, url, chunked=True, allow_redirects=False)
         attempt = _Attempt(time.monotonic())
         try:
-            return await post(headers=headers, trace_request_ctx=attempt)
+            return await post(data=_sendable(body), headers=headers, trace_request_ctx=attempt)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
             if isinstance(error, aiohttp.ClientConnectorError) or not attempt.looks_stale(time.monotonic()):
                 raise
-        return await post(headers={**headers, "connection": "close"})
+        return await post(data=_sendable(body), headers={**headers, "connection": "close"})
+
+
+def _sendable(body: Sequence[bytes | memoryview]) -> bytes | memoryview | AsyncIterator[bytes | memoryview]:
+    """What aiohttp sends as it is, without joining images to the words between them."""
+
+    async def parts() -> AsyncIterator[bytes | memoryview]:
+        for part in body:
+            yield part
+
+    return body[0] if len(body) == 1 else parts()
 
 
 @dataclass(slots=True)

@@ -54,6 +54,14 @@ def test_on_sigterm_it_says_that_it_is_not_ready_and_serves_on(fake_engine: Fake
         assert gateway.process.wait(10) == 0
 
 
+def test_room_for_less_than_one_body_is_refused_at_the_start(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(CATALOG.replace("body_mib: 1", "body_mib: 8"))
+    done = start({"FOVEA_CATALOG": str(path), "FOVEA_BODY_MIB_IN_FLIGHT": "4"})
+    assert done.returncode == 2
+    assert "FOVEA_BODY_MIB_IN_FLIGHT is 4, and limits.body_mib of the catalog is 8" in done.stderr
+
+
 def test_without_keys_it_listens_on_this_machine_only(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "catalog.yaml"
     path.write_text(CATALOG)

@@ -1,0 +1,64 @@
+"""How many bytes of request bodies this process holds at once: a burst of large images is refused before memory is gone."""
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gateway.errors import Overloaded
+
+_M_MMAP_THRESHOLD = -3
+_LARGE_BLOCK_BYTES = 4 * 1024**2
+_RETRY_AFTER_S = 1
+"""A body is let go of as soon as its answer ends."""
+
+
+class BodyMemory:
+    """Counts the bytes that `share`s hold, up to `limit_bytes` in all."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self.held_bytes = 0
+
+    @contextmanager
+    def share(self) -> Iterator["Share"]:
+        """What one request holds; all of it is let go of at the end of the block."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            self.held_bytes -= share.held_bytes
+
+    def take(self, size_bytes: int) -> None:
+        """Counts further bytes.
+
+        Raises Overloaded: there is no room for them now.
+        """
+        if self.held_bytes + size_bytes > self._limit_bytes:
+            message = (
+                f"The gateway holds {self.held_bytes} bytes of other requests; body_mib_in_flight allows {self._limit_bytes}."
+            )
+            raise Overloaded(message, retry_after_s=_RETRY_AFTER_S)
+        self.held_bytes += size_bytes
+
+
+class Share:
+    """The bytes of one request. They count as they come: what a caller announces and does not send takes nobody's room."""
+
+    def __init__(self, memory: BodyMemory) -> None:
+        self._memory = memory
+        self.held_bytes = 0
+
+    def grow(self, size_bytes: int) -> None:
+        """See `BodyMemory.take`."""
+        self._memory.take(size_bytes)
+        self.held_bytes += size_bytes
+
+
+def give_large_blocks_back() -> None:
+    """Has glibc return blocks of 4 MiB and more to the system once they are freed; another libc is left as it is.
+
+    By itself it would, after the first one, keep blocks of that size for later, and a burst would stay as its process's size.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
