@@ -67,9 +67,12 @@ class RunningGateway:
 
     def counted(self, *, model: str, status: str, path: str = "/v1/chat/completions") -> float:
         """Requests that have ended so, by the gateway's own metric."""
-        line = f'fovea_requests_total{{model="{model}",path="{path}",status="{status}"}}'
+        return self.metric(f'fovea_requests_total{{model="{model}",path="{path}",status="{status}"}}')
+
+    def metric(self, name: str) -> float:
+        """The value of a metric, named with its labels; 0 where nothing has been counted yet."""
         rows = httpx.get(f"{self.url}/metrics").text.splitlines()
-        return sum(float(row.split()[-1]) for row in rows if row.startswith(line))
+        return sum(float(row.split()[-1]) for row in rows if row.startswith(f"{name} "))
 
 
 @contextlib.contextmanager

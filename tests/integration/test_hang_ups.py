@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 import uvicorn
@@ -98,8 +97,8 @@ def eventually(is_so: Callable[[], bool]) -> bool:
 
 
 def in_flight(gateway: RunningGateway) -> float:
-    rows = httpx.get(f"{gateway.url}/metrics").text.splitlines()
-    return next(float(row.split()[1]) for row in rows if row.startswith("fovea_requests_in_flight ")) - 1
+    """Requests beside the one that asks."""
+    return gateway.metric("fovea_requests_in_flight") - 1
 
 
 @pytest.fixture

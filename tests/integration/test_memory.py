@@ -109,10 +109,6 @@ def test_sixty_four_large_bodies_take_at_most_three_times_their_size_and_give_it
     assert after - before < IN_FLIGHT / 8
 
 
-def held(metrics: str) -> float:
-    return next(float(row.split()[1]) for row in metrics.splitlines() if row.startswith("fovea_body_bytes_in_flight "))
-
-
 async def refused_and_then_taken(folder: pathlib.Path) -> tuple[httpx.Response, httpx.Response]:
     async with (
         gateway_before_a_slow_engine(folder, FOVEA_BODY_MIB_IN_FLIGHT="16") as (gateway, engine),
@@ -121,12 +117,12 @@ async def refused_and_then_taken(folder: pathlib.Path) -> tuple[httpx.Response, 
         ask = partial(client.post, "/v1/chat/completions", content=BODY)
         first = asyncio.ensure_future(ask())
         await until(lambda: engine.taken == 1)
-        assert held((await client.get("/metrics")).text) == len(BODY)
+        assert gateway.metric("fovea_body_bytes_in_flight") == len(BODY)
         refused = await ask()
         engine.go.set()
         assert (await first).status_code == 200
         taken = await ask()
-        assert held((await client.get("/metrics")).text) == 0
+        assert gateway.metric("fovea_body_bytes_in_flight") == 0
         return refused, taken
 
 

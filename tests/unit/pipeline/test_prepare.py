@@ -32,7 +32,6 @@ def request(*parts: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"model": "tiny", "messages": [{"role": "user", "content": list(parts)}]} | fields
 
 
-SCHEMA = {"type": "object", "properties": {"url": {"const": LARGE}}}
 REQUESTS: dict[str, dict[str, Any]] = {
     "an image": request(image(LARGE)),
     "two images": request(image(LARGE), {"type": "text", "text": "and"}, image(LARGE.replace("png", "jpeg"))),
