@@ -20,7 +20,14 @@ from gateway.upstream.health import HealthProbe, State
 _POOL_IDLE_S = 4.0
 """Shorter than the keep-alive of what may be behind (Ray Serve 90 s, uvicorn and so vLLM 5 s): it is this side that closes."""
 
+_CONNECT_AGAIN_AFTER_S = 0.25
+
 _STALE_WITHIN_S = 0.5
+
+_VLLM_WATCHES = {"x-request-disconnect-disabled": "?1"}
+"""Leaves it to vLLM to notice that the caller went away. Serve, where it does, cancels vLLM's handler in a way that vLLM's own
+task for a whole answer outlives (ray 2.60, Replica._direct_ingress_asgi; vLLM 0.32, with_cancellation): the engine would work
+to the end of it for nobody."""
 
 _ERROR_AT_MOST_BYTES = 64 * 1024
 _ERROR_AT_MOST_S = 5.0
@@ -83,10 +90,10 @@ class OpenAIHttpEngine:
         assert self._pool is not None, "used outside its context"
         # These and no others: what a client sends as headers is not for engines to see. And no redirects: the prompt
         # goes to the address in the catalog or nowhere.
-        sent = {"content-type": "application/json", **headers, **self._authorization}
+        sent = {"content-type": "application/json", **headers, **self._authorization, **_VLLM_WATCHES}
         asked_s = self._health.models[model].now_s
         try:
-            return await self._post_twice_if_stale(self._pool, self._urls[model], body, sent)
+            return await self._post_once_connected(self._pool, self._urls[model], body, sent)
         except aiohttp.ClientConnectorError as error:
             self._health.models[model].failed()
             raise self._unreachable(model) from error
@@ -115,6 +122,19 @@ class OpenAIHttpEngine:
         except (aiohttp.ClientError, OSError) as error:
             health.broke_off()
             raise EngineFailed(f"The engine of model '{model}' broke off its answer.") from error
+
+    async def _post_once_connected(
+        self, pool: aiohttp.ClientSession, url: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        """Posts; once more where no connection came about, so that nothing was sent.
+
+        A HAProxy that is being replaced refuses for a moment, and on a starved machine it may be this process that was late.
+        """
+        try:
+            return await self._post_twice_if_stale(pool, url, body, headers)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            await asyncio.sleep(_CONNECT_AGAIN_AFTER_S)
+        return await self._post_twice_if_stale(pool, url, body, headers)
 
     async def _post_twice_if_stale(
         self, pool: aiohttp.ClientSession, url: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str]

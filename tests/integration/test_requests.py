@@ -23,7 +23,8 @@ def test_only_headers_that_are_meant_for_it_reach_the_engine(gateway: RunningGat
         json={"model": "tiny", "messages": [{"role": "user", "content": "hi"}]},
         headers=sent | {"x-request-timeout-seconds": "1", "traceparent": "00-1-1-00"},
     )
-    assert engine.headers[0].keys() == {"host", "content-type", "transfer-encoding", "x-request-id", "accept"}
+    ours = {"host", "content-type", "transfer-encoding", "x-request-id", "accept", "x-request-disconnect-disabled"}
+    assert engine.headers[0].keys() == ours
     assert engine.headers[0]["x-request-id"] == answer.headers["x-request-id"] != "mine"
 
 

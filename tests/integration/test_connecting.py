@@ -1,0 +1,46 @@
+"""An engine that cannot be connected to for a moment costs nobody a request."""
+
+import asyncio
+
+from gateway.errors import EngineUnavailable
+from gateway.upstream.health import HealthProbe, State
+from gateway.upstream.openai_http import OpenAIHttpEngine
+from tests.conftest import free_port
+
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+AWAY_S = 0.1
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(ANSWER)
+    await writer.drain()
+    writer.close()
+
+
+async def ask(port: int) -> tuple[bytes, State]:
+    """The answer for the model behind `port`, and the model's state after that."""
+    urls = {"tiny": f"http://127.0.0.1:{port}"}
+    probe = HealthProbe(urls, api_key=None)
+    async with OpenAIHttpEngine(urls, probe, connect_timeout_s=1.0, api_key=None) as engine:
+        try:
+            async with engine.complete("tiny", [b"{}"], {}) as found:
+                return b"".join([chunk async for chunk in found.chunks]), probe.models["tiny"].state
+        except EngineUnavailable:
+            return b"", probe.models["tiny"].state
+
+
+async def ask_while_it_comes_back() -> tuple[bytes, State]:
+    port = free_port()
+    asking = asyncio.ensure_future(ask(port))
+    await asyncio.sleep(AWAY_S)
+    async with await asyncio.start_server(answer, "127.0.0.1", port):
+        return await asking
+
+
+def test_an_engine_that_is_away_for_a_moment_is_connected_to_again() -> None:
+    assert asyncio.run(ask_while_it_comes_back()) == (b"{}", State.UNKNOWN)
+
+
+def test_an_engine_that_stays_away_is_unavailable() -> None:
+    assert asyncio.run(ask(free_port())) == (b"", State.UNAVAILABLE)
