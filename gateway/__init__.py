@@ -1,6 +1,8 @@
 """The OpenAI-compatible gateway: HTTP and data only; it imports none of ray, vllm, torch, transformers, xgrammar.
 
-__main__.py   `python -m gateway`: settings, uvicorn
+__main__.py   `python -m gateway`
+server.py     one process that serves, under uvicorn, or several
+workers.py    keeps several processes running
 app.py        the application: routes, error handlers and the resources it opens and closes
 http_protocol.py  uvicorn's HTTP protocol, with two things mended
 settings.py   the one settings object; the only reader of the environment

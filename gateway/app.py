@@ -35,19 +35,18 @@ from gateway.wire.errors import error_document
 from gateway.wire.models import model_list, model_with_status
 
 
-def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain) -> ASGIApp:
+def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain, metrics: Metrics) -> ASGIApp:
     """The gateway as one ASGI application; `created`, in seconds since 1970, is the models' age as the list tells it.
 
     Raises KeysError: the file of API keys cannot be used.
     """
-    metrics = Metrics()
     base = settings.engines_url.rstrip("/")
     urls = {name: model.engine_url or f"{base}/{name}" for name, model in catalog.models.items()}
     probe = HealthProbe(urls, settings.engines_key)
-    engine = OpenAIHttpEngine(urls, probe, settings.connect_timeout_s, settings.engines_key)
+    engine = OpenAIHttpEngine(urls, probe, metrics.engine_requests, settings.connect_timeout_s, settings.engines_key)
     tracing = Tracing(settings.otlp_endpoint, settings.trace_ratio)
-    memory = BodyMemory(settings.body_mib_in_flight * MIB)
-    pages = _Pages(catalog, created, metrics, probe.models, drain, memory)
+    memory = BodyMemory(settings.body_mib_in_flight * MIB // settings.workers, metrics.body_bytes.set)
+    pages = _Pages(catalog, created, metrics, probe.models, drain)
     routes = [
         Route(PATH, ChatCompletions(catalog, engine, tracing, settings.request_timeout_s, memory), methods=["POST"]),
         Route("/v1/models", pages.models),
@@ -91,7 +90,6 @@ class _Pages:
     instruments: Metrics
     health: Mapping[str, ModelHealth]
     drain: Drain
-    memory: BodyMemory
 
     async def models(self, _: Request) -> Response:
         return _json(model_list(self.catalog.models, self.created))
@@ -113,7 +111,6 @@ class _Pages:
     async def metrics(self, _: Request) -> Response:
         for name, model in self.health.items():
             self.instruments.model_available.labels(name).set(model.state == State.AVAILABLE)
-        self.instruments.body_bytes.set(self.memory.held_bytes)
         return Response(self.instruments.exposition(), media_type=CONTENT_TYPE)
 
     async def version(self, _: Request) -> Response:

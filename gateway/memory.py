@@ -1,7 +1,7 @@
 """How many bytes of request bodies this process holds at once: a burst of large images is refused before memory is gone."""
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from gateway.errors import Overloaded
@@ -13,11 +13,12 @@ _RETRY_AFTER_S = 1
 
 
 class BodyMemory:
-    """Counts the bytes that `share`s hold, up to `limit_bytes` in all."""
+    """Counts the bytes that `share`s hold, up to `limit_bytes` in all; `tell` is called with them whenever they change."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, tell: Callable[[int], None]) -> None:
         self._limit_bytes = limit_bytes
-        self.held_bytes = 0
+        self._tell = tell
+        self._held_bytes = 0
 
     @contextmanager
     def share(self) -> Iterator["Share"]:
@@ -26,19 +27,23 @@ class BodyMemory:
         try:
             yield share
         finally:
-            self.held_bytes -= share.held_bytes
+            self._change(-share.held_bytes)
 
     def take(self, size_bytes: int) -> None:
         """Counts further bytes.
 
         Raises Overloaded: there is no room for them now.
         """
-        if self.held_bytes + size_bytes > self._limit_bytes:
+        if self._held_bytes + size_bytes > self._limit_bytes:
             message = (
-                f"The gateway holds {self.held_bytes} bytes of other requests; body_mib_in_flight allows {self._limit_bytes}."
+                f"The gateway holds {self._held_bytes} bytes of other requests; body_mib_in_flight allows {self._limit_bytes}."
             )
             raise Overloaded(message, retry_after_s=_RETRY_AFTER_S)
-        self.held_bytes += size_bytes
+        self._change(size_bytes)
+
+    def _change(self, by_bytes: int) -> None:
+        self._held_bytes += by_bytes
+        self._tell(self._held_bytes)
 
 
 class Share:

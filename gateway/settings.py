@@ -30,6 +30,7 @@ class Settings(BaseModel):
     ] = "http://127.0.0.1:8100"
     host: Annotated[str, Field(description="The address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="The port to listen on.")] = 8000
+    workers: Annotated[int, Field(ge=1, le=64, description="How many processes answer at the port, one core each.")] = 1
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="The least severe records to log.")
     ] = "info"
@@ -39,7 +40,7 @@ class Settings(BaseModel):
     ] = 600.0
     body_mib_in_flight: Annotated[
         int,
-        Field(gt=0, description="How many MiB of request bodies a process holds at once; further ones get a 503."),
+        Field(gt=0, description="How many MiB of request bodies are held at once, divided among the workers; more get a 503."),
     ] = 512
     drain_delay_s: Annotated[
         float,

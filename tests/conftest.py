@@ -5,6 +5,7 @@ import contextlib
 import io
 import os
 import pathlib
+import random
 import socket
 import subprocess
 import sys
@@ -50,6 +51,13 @@ def picture(form: str = "PNG", size: tuple[int, int] = (64, 48), colour: str = "
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, form)
     return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def noise(size: tuple[int, int], seed: int = 0) -> str:
+    """A picture that does not compress, three bytes for each pixel, as a data: URL."""
+    buffer = io.BytesIO()
+    Image.frombytes("RGB", size, random.Random(seed).randbytes(size[0] * size[1] * 3)).save(buffer, "PNG", compress_level=0)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def free_port() -> int:

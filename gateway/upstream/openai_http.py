@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Self
 
 import aiohttp
+from prometheus_client import Gauge
 
 from gateway.errors import EngineFailed, GatewayError
 from gateway.upstream.engine import EngineAnswer
@@ -34,22 +35,34 @@ _ERROR_AT_MOST_S = 5.0
 
 
 class OpenAIHttpEngine:
-    """The engines at `urls`, a base address for each model, over one pool of connections.
+    """The engines at `urls`, a base address for each model, over a pool of connections for each.
 
-    `api_key` is the engines' own, which no caller of the gateway knows.
+    `in_flight` counts what is asked of each model; `api_key` is the engines' own, which no caller of the gateway knows.
 
-    A context manager, which opens and closes the pool.
+    A context manager, which opens and closes the pools.
     """
 
-    def __init__(self, urls: Mapping[str, str], health: HealthProbe, connect_timeout_s: float, api_key: str | None) -> None:
+    def __init__(
+        self, urls: Mapping[str, str], health: HealthProbe, in_flight: Gauge, connect_timeout_s: float, api_key: str | None
+    ) -> None:
         self._urls = {model: f"{url.rstrip('/')}/v1/chat/completions" for model, url in urls.items()}
         self._health = health
+        self._in_flight = {model: in_flight.labels(model) for model in urls}
         self._connect_timeout_s = connect_timeout_s
         self._authorization = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._pool: aiohttp.ClientSession | None = None
+        self._pools: dict[str, aiohttp.ClientSession] = {}
+        self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._pool = aiohttp.ClientSession(
+        for model in self._urls:
+            self._pools[model] = await self._open.enter_async_context(self._pool())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._open.aclose()
+
+    def _pool(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_POOL_IDLE_S),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
             auto_decompress=False,
@@ -57,11 +70,6 @@ class OpenAIHttpEngine:
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[_noting_reuse()],
         )
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._pool is not None:
-            await self._pool.close()
 
     @asynccontextmanager
     async def complete(
@@ -71,6 +79,14 @@ class OpenAIHttpEngine:
         if self._health.models[model].state == State.UNAVAILABLE:
             # Serve would keep the request until an engine is back, and nobody could tell the caller to come later.
             raise self._unreachable(model)
+        with self._in_flight[model].track_inprogress():
+            async with self._answered(model, body, headers) as answer:
+                yield answer
+
+    @asynccontextmanager
+    async def _answered(
+        self, model: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str]
+    ) -> AsyncIterator[EngineAnswer]:
         try:
             async with self._health.models[model].while_somebody_is_there():
                 response = await self._post(model, body, headers)
@@ -87,13 +103,12 @@ class OpenAIHttpEngine:
             response.close()
 
     async def _post(self, model: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        assert self._pool is not None, "used outside its context"
         # These and no others: what a client sends as headers is not for engines to see. And no redirects: the prompt
         # goes to the address in the catalog or nowhere.
         sent = {"content-type": "application/json", **headers, **self._authorization, **_VLLM_WATCHES}
         asked_s = self._health.models[model].now_s
         try:
-            return await self._post_once_connected(self._pool, self._urls[model], body, sent)
+            return await self._post_once_connected(self._pools[model], self._urls[model], body, sent)
         except aiohttp.ClientConnectorError as error:
             self._health.models[model].failed()
             raise self._unreachable(model) from error

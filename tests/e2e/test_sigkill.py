@@ -9,9 +9,6 @@ Two parts are on the path of both models, so its stream cannot outlive them: the
 gateway process. (In Kubernetes each model has a Ray cluster, and so a HAProxy, of its own.)
 """
 
-import base64
-import io
-import random
 import threading
 import time
 from collections import Counter
@@ -24,8 +21,8 @@ import httpx
 import orjson
 import psutil
 import pytest
-from PIL import Image
 
+from tests.conftest import noise
 from tests.e2e.conftest import Stack
 
 STREAMS = 15
@@ -135,11 +132,8 @@ def words(content: Any) -> list[dict[str, Any]]:
 
 def about_a_large_image() -> list[dict[str, Any]]:
     """Words and an image of 8 MiB, more than a gRPC message may be unless it is told otherwise."""
-    noise = Image.frombytes("RGB", (1700, 1660), random.Random(0).randbytes(1700 * 1660 * 3))
-    buffer = io.BytesIO()
-    noise.save(buffer, "PNG", compress_level=0)
-    assert buffer.tell() > 8 * 1024**2
-    url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    url = noise((1700, 1660))
+    assert len(url) * 3 / 4 > 8 * 1024**2
     return [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": url}}]
 
 

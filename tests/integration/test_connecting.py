@@ -3,6 +3,7 @@
 import asyncio
 
 from gateway.errors import EngineUnavailable
+from gateway.telemetry.metrics import Metrics
 from gateway.upstream.health import HealthProbe, State
 from gateway.upstream.openai_http import OpenAIHttpEngine
 from tests.conftest import free_port
@@ -22,7 +23,7 @@ async def ask(port: int) -> tuple[bytes, State]:
     """The answer for the model behind `port`, and the model's state after that."""
     urls = {"tiny": f"http://127.0.0.1:{port}"}
     probe = HealthProbe(urls, api_key=None)
-    async with OpenAIHttpEngine(urls, probe, connect_timeout_s=1.0, api_key=None) as engine:
+    async with OpenAIHttpEngine(urls, probe, Metrics().engine_requests, connect_timeout_s=1.0, api_key=None) as engine:
         try:
             async with engine.complete("tiny", [b"{}"], {}) as found:
                 return b"".join([chunk async for chunk in found.chunks]), probe.models["tiny"].state

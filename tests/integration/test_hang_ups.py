@@ -4,10 +4,8 @@ import asyncio
 import json
 import pathlib
 import random
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -19,14 +17,14 @@ from gateway.app import create_app
 from gateway.catalog.read import load_catalog
 from gateway.drain import Drain
 from gateway.settings import Settings
+from gateway.telemetry.metrics import Metrics
 from tests.conftest import CATALOG, RunningGateway, free_port, running_gateway
 from tests.fake_engine import FakeEngine, completion, running_fake_engine, stream
+from tests.watching import SOON_S, connections, eventually, in_flight
 
 REQUESTS = 2000
 AT_ONCE = 40
 HANGS_UP_ONE_IN = 3
-SOON_S = 15
-HEALTH_CHECKS = 2
 GROWTH_BYTES = 24 * 1024**2
 """What an allocator may keep besides: far less than 2,000 requests of 50 KB on average, should they stay."""
 
@@ -87,20 +85,6 @@ async def ask_all(port: int, requests: int) -> Counter[str]:
     return Counter(await asyncio.gather(*(one(number) for number in range(requests))))
 
 
-def eventually(is_so: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + SOON_S
-    while not is_so():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
-def in_flight(gateway: RunningGateway) -> float:
-    """Requests beside the one that asks."""
-    return gateway.metric("fovea_requests_in_flight") - 1
-
-
 @pytest.fixture
 def engine() -> Iterator[FakeEngine]:
     """One of our own, that no other test has given work."""
@@ -113,12 +97,6 @@ def engine() -> Iterator[FakeEngine]:
 def gateway(engine: FakeEngine, tmp_path: pathlib.Path) -> Iterator[RunningGateway]:
     with running_gateway(tmp_path, engine.url) as gateway:
         yield gateway
-
-
-def connections(process: psutil.Process) -> list[Any]:
-    """Those that are open, but for the ones of health checks, of which there is one for each model."""
-    found = [c for c in process.net_connections("tcp") if c.status not in (psutil.CONN_LISTEN, psutil.CONN_TIME_WAIT)]
-    return found[HEALTH_CHECKS:]
 
 
 def test_two_thousand_requests_leave_nothing_behind(gateway: RunningGateway, engine: FakeEngine) -> None:
@@ -145,7 +123,7 @@ def test_no_task_is_left(engine: FakeEngine, tmp_path: pathlib.Path) -> None:
     settings = Settings(catalog=catalog, engines_url=engine.url, port=free_port())
 
     async def tasks_before_and_after() -> tuple[int, int]:
-        app = create_app(settings, load_catalog(catalog), 0, Drain())
+        app = create_app(settings, load_catalog(catalog), 0, Drain(), Metrics())
         server = uvicorn.Server(uvicorn.Config(app, port=settings.port, ws="none", log_config=None))
         serving = asyncio.ensure_future(server.serve())
         while not server.started:  # noqa: ASYNC110 - uvicorn offers nothing to wait for

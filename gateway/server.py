@@ -1,0 +1,99 @@
+"""From settings to answers: one process that serves, under uvicorn, or several."""
+
+import math
+import os
+import pathlib
+import socket
+import sys
+import tempfile
+from functools import partial
+
+import uvicorn
+
+from gateway.app import create_app
+from gateway.catalog.models import Catalog
+from gateway.catalog.read import load_catalog
+from gateway.drain import Drain, DrainingServer, exit_in_good_order
+from gateway.http_protocol import Http11Protocol
+from gateway.memory import give_large_blocks_back
+from gateway.settings import Settings, SettingsError
+from gateway.telemetry.logs import configure_logs
+from gateway.telemetry.metrics import METRICS_FOLDER_VARIABLE, Metrics, forget_worker, metrics_of_worker
+from gateway.tenants.keys import read_keys
+from gateway.workers import Workers
+
+
+def run(settings: Settings) -> None:
+    """Serves until told to end.
+
+    Raises CatalogError, KeysError, SettingsError: the catalog or the file of keys cannot be used, or not with these settings.
+    """
+    catalog = load_catalog(settings.catalog)
+    _require_room_for_one_body(settings, catalog)
+    if settings.workers == 1:
+        _serve(settings, catalog, Metrics())
+    else:
+        _run_workers(settings)
+
+
+def _run_workers(settings: Settings) -> None:
+    configure_logs(settings.log_level)
+    if settings.api_keys_file is not None:
+        read_keys(settings.api_keys_file)  # a worker that cannot would be replaced for ever
+    # Each worker listens by itself (SO_REUSEPORT): the system spreads connections over them evenly, where those who share one
+    # socket take what they can get. Another program's port is found out here, since it would be shared too.
+    try:
+        with _listen(settings, reuse_port=False) as probe:
+            settings = settings.model_copy(update={"port": probe.getsockname()[1]})
+    except OSError as error:
+        sys.exit(f"{settings.host}:{settings.port}: {error.strerror}")
+    with tempfile.TemporaryDirectory(prefix="fovea-metrics-") as folder:
+        os.environ[METRICS_FOLDER_VARIABLE] = folder
+        metrics = pathlib.Path(folder)
+        if not Workers(settings.workers, partial(_work, settings, metrics), partial(forget_worker, metrics)).run():
+            sys.exit(1)
+
+
+def _work(settings: Settings, metrics: pathlib.Path, worker: int) -> None:
+    listener = _listen(settings, reuse_port=True)
+    _serve(settings, load_catalog(settings.catalog), metrics_of_worker(metrics, worker), listener)
+
+
+def _listen(settings: Settings, *, reuse_port: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return socket.create_server((settings.host, settings.port), family=family, reuse_port=reuse_port)
+
+
+def _require_room_for_one_body(settings: Settings, catalog: Catalog) -> None:
+    if settings.body_mib_in_flight < catalog.limits.body_mib * settings.workers:
+        raise SettingsError(
+            f"FOVEA_BODY_MIB_IN_FLIGHT is {settings.body_mib_in_flight}, and limits.body_mib of the catalog is "
+            f"{catalog.limits.body_mib}: the largest bodies would always be refused by {settings.workers} worker(s)"
+        )
+
+
+def _serve(settings: Settings, catalog: Catalog, metrics: Metrics, listener: socket.socket | None = None) -> None:
+    """Answers, at `listener` or else where the settings say, until SIGTERM or SIGINT; then lets running answers end."""
+    configure_logs(settings.log_level)
+    created = int(settings.catalog.stat().st_mtime)
+    longest_answer_s = max(model.longest_answer_s for model in catalog.models.values())
+    drain = Drain()
+    config = uvicorn.Config(
+        create_app(settings, catalog, created, drain, metrics),
+        host=settings.host,
+        port=settings.port,
+        http=Http11Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=math.ceil(longest_answer_s),
+    )
+    exit_in_good_order()
+    give_large_blocks_back()
+    server = DrainingServer(config, drain, settings.drain_delay_s)
+    server.run(None if listener is None else [listener])
+    if not server.started:
+        raise SystemExit(1)  # uvicorn has said why: the port is taken, say
