@@ -15,7 +15,6 @@ from typing import Any
 
 import orjson
 import pybase64
-from starlette.datastructures import Headers
 from starlette.types import Receive
 
 from gateway.errors import BodyTooLarge, MalformedJson, Overloaded, UnsupportedMediaType
@@ -30,7 +29,7 @@ class ClientDisconnected(Exception):
     """The client went away; nobody is left to answer."""
 
 
-async def read_body(headers: Headers, receive: Receive, limit_bytes: int, share: Share) -> bytearray:
+async def read_body(headers: Mapping[str, str], receive: Receive, limit_bytes: int, share: Share) -> bytearray:
     """The whole body of a JSON request, whose bytes are counted in `share`.
 
     Raises BodyTooLarge, UnsupportedMediaType: as the headers say, or as the bytes turn out. Overloaded. ClientDisconnected.
@@ -45,7 +44,7 @@ async def read_body(headers: Headers, receive: Receive, limit_bytes: int, share:
         raise
 
 
-def _check_headers(headers: Headers, limit_bytes: int) -> None:
+def _check_headers(headers: Mapping[str, str], limit_bytes: int) -> None:
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", ""):
         raise UnsupportedMediaType(f"Content-Encoding '{encoding}' is not supported: send the body uncompressed.")
@@ -58,8 +57,9 @@ def _check_headers(headers: Headers, limit_bytes: int) -> None:
         raise _too_large(f"{length} bytes", limit_bytes)
 
 
-async def _collect(receive: Receive, headers: Headers, limit_bytes: int, share: Share) -> bytearray:
-    # Pages that are not written to are not there yet; pieces that are joined at the end would take twice the room.
+async def _collect(receive: Receive, headers: Mapping[str, str], limit_bytes: int, share: Share) -> bytearray:
+    # Pages that are not written to are not there yet; pieces that are joined at the end would take twice the room, and a buffer
+    # that grows leaves holes.
     body = bytearray(int(headers.get("content-length", 0)))
     size = 0
     while True:
@@ -126,6 +126,7 @@ _WORTH_CUTTING_BYTES = 1024
 _BLOCK_BYTES = 64 * 1024
 """Base64 is decoded by blocks that stay in a core's cache; a multiple of four."""
 
+_BEGINS = b'"data:'
 _KEY_BEFORE = re.compile(rb'"url"[ \t\r\n]*:[ \t\r\n]*"$')
 _KEY_WITHIN_BYTES = 64
 _HEADER = re.compile(rb"data:([!#-+\--:<-\[\]-~]*)(?:;[!#-+\--:<-\[\]-~]*)*;base64,")
@@ -139,6 +140,8 @@ def cut(body: bytes | bytearray) -> Cut:
     and means the same once the stand-ins are replaced. Everything else stays and is parsed as it came: URLs with escapes
     (`\/`), in capitals, with base64 that is broken, under keys that are spelt with escapes.
     """
+    if body.find(_BEGINS) < 0:
+        return Cut(body, {})
     # Nobody who wrote the body can have known it.
     name = f"fovea:{secrets.token_hex(16)}:"
     view = memoryview(body)
@@ -168,13 +171,13 @@ def splice(rest: bytes, urls: Mapping[str, DataUrl]) -> tuple[bytes | memoryview
 
 def _strings_that_begin_with_data(body: bytes | bytearray) -> Iterator[tuple[int, int]]:
     """Where each begins and ends, without its quotes."""
-    quote = body.find(b'"data:')
+    quote = body.find(_BEGINS)
     while quote >= 0:
         end = body.find(b'"', quote + 1)
         if end < 0:
             return
         yield quote + 1, end
-        quote = body.find(b'"data:', end)
+        quote = body.find(_BEGINS, end)
 
 
 def _data_url(body: bytes | bytearray, view: memoryview, start: int, end: int) -> DataUrl | None:

@@ -17,19 +17,28 @@ class Http11Protocol(HttpToolsProtocol):
 
     Java's own client offers to go on in HTTP/2 (`Upgrade: h2c`) with every first request. A server may ignore the offer (RFC
     9110, 7.8), but httptools stops reading at it, and the body is lost. So the offer is made unreadable before it gets there.
-    JSON has no line break followed by that word, so a body is never touched.
+    JSON has no line break followed by that word, so the part of a body that comes with its headers is not touched either.
     """
 
     _header_bytes = 0
+    _is_in_body = False
 
     def data_received(self, data: bytes) -> None:
-        if _H2C in data:
+        if not self._is_in_body and _H2C in data:
             data = _UPGRADE.sub(b"\r\nX-Offer: h2c", data)
         super().data_received(data)
 
     def on_message_begin(self) -> None:
         self._header_bytes = 0
         super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._is_in_body = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._is_in_body = False
+        super().on_message_complete()
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))

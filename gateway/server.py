@@ -15,7 +15,7 @@ from gateway.catalog.models import Catalog
 from gateway.catalog.read import load_catalog
 from gateway.drain import Drain, DrainingServer, exit_in_good_order
 from gateway.http_protocol import Http11Protocol
-from gateway.memory import give_large_blocks_back
+from gateway.memory import collect_garbage_less_often, give_large_blocks_back
 from gateway.settings import Settings, SettingsError
 from gateway.telemetry.logs import configure_logs
 from gateway.telemetry.metrics import METRICS_FOLDER_VARIABLE, Metrics, forget_worker, metrics_of_worker
@@ -93,6 +93,7 @@ def _serve(settings: Settings, catalog: Catalog, metrics: Metrics, listener: soc
     )
     exit_in_good_order()
     give_large_blocks_back()
+    collect_garbage_less_often()
     server = DrainingServer(config, drain, settings.drain_delay_s)
     server.run(None if listener is None else [listener])
     if not server.started:

@@ -4,17 +4,16 @@ docs/life-of-a-request.md tells the same in words.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import orjson
-from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from gateway.body import ClientDisconnected, DataUrl, cut, parse_document, read_body, splice
 from gateway.catalog.models import Catalog, Model
-from gateway.deadline import requested_timeout_s
+from gateway.deadline import Patience, requested_timeout_s
 from gateway.errors import (
     BodyTooSlow,
     DeadlineExceeded,
@@ -31,6 +30,7 @@ from gateway.telemetry.request import REQUEST_ID_HEADER, RequestRecord
 from gateway.telemetry.tracing import Tracing, tell_end
 from gateway.upstream.engine import Engine
 from gateway.wire.chat import ChatCompletionRequest, parse_chat
+from gateway.wire.errors import error_response
 
 PATH = "/v1/chat/completions"
 MODEL_HEADER = "x-fovea-model"
@@ -61,47 +61,39 @@ class ChatCompletions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = RequestRecord.of(scope)
-        headers = Headers(scope=scope)
+        # Of a header that comes twice the first counts.
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
         with self.tracing.request(PATH, headers, record.request_id) as span:
             try:
                 with self.memory.share() as share:
                     await self._take(headers, record, share, receive, send)
+            except ClientDisconnected:
+                record.disconnected()
             except GatewayError as error:
-                record.status = error.status
-                raise
+                await _tell(error, record, scope, receive, send)
             finally:
                 tell_end(span, record.model, record.final_status)
 
-    async def _take(self, headers: Headers, record: RequestRecord, share: Share, receive: Receive, send: Send) -> None:
+    async def _take(
+        self, headers: Mapping[str, str], record: RequestRecord, share: Share, receive: Receive, send: Send
+    ) -> None:
         started_s = asyncio.get_running_loop().time()
         timeout_s = requested_timeout_s(headers, self.request_timeout_s)
         too_slow = BodyTooSlow(f"The body did not come within {timeout_s:g} s.")
-        try:
+        async with Patience(started_s + timeout_s, too_slow) as patience:
             with self.tracing.step("read body"):
-                async with _deadline(started_s + timeout_s, too_slow):
-                    body = await read_body(headers, receive, self.catalog.limits.body_bytes, share)
-        except ClientDisconnected:
-            record.disconnected()
-            return
-        with self.tracing.step("prepare"):
-            ready = prepare(body, self.catalog)
-        record.routed(ready.model, stream=ready.stream)
-        timeout_s = min(timeout_s, self.catalog.models[ready.model].longest_answer_s)
-        answering = self._answer(ready, record, started_s + timeout_s, timeout_s, send)
-        if not await _unless_disconnected(answering, receive):
-            record.disconnected()
-
-    async def _answer(self, ready: Ready, record: RequestRecord, deadline: float, timeout_s: float, send: Send) -> None:
-        too_late = DeadlineExceeded(f"The answer did not come within {timeout_s:g} s.")
-        try:
-            async with _deadline(deadline, too_late):
+                body = await read_body(headers, receive, self.catalog.limits.body_bytes, share)
+            with self.tracing.step("prepare"):
+                ready = prepare(body, self.catalog)
+            record.routed(ready.model, stream=ready.stream)
+            timeout_s = min(timeout_s, self.catalog.models[ready.model].longest_answer_s)
+            patience.until(started_s + timeout_s, DeadlineExceeded(f"The answer did not come within {timeout_s:g} s."))
+            watching = asyncio.ensure_future(_watch(receive, patience))
+            try:
                 with self.tracing.engine_call(ready.model) as trace_headers:
                     await self._relay(ready, {REQUEST_ID_HEADER: record.request_id, **trace_headers}, send)
-        except GatewayError as error:
-            if not record.is_answering:
-                raise
-            record.failed(error)
-            await end_stream(error, send)
+            finally:
+                watching.cancel()
 
     async def _relay(self, ready: Ready, headers: Mapping[str, str], send: Send) -> None:
         async with self.engine.complete(ready.model, ready.body, headers) as answer:
@@ -111,14 +103,22 @@ class ChatCompletions:
                 await relay_whole(ready.model, answer, ready.headers, send)
 
 
-@asynccontextmanager
-async def _deadline(at: float, error: GatewayError) -> AsyncIterator[None]:
-    """Raises `error` where the block is not done at the time `at` of the event loop's clock."""
-    try:
-        async with asyncio.timeout_at(at):
-            yield
-    except TimeoutError as cause:
-        raise error from cause
+async def _watch(receive: Receive, patience: Patience) -> None:
+    """Ends the block once the client goes away: nobody is left to answer."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    patience.end(ClientDisconnected())
+
+
+async def _tell(error: GatewayError, record: RequestRecord, scope: Scope, receive: Receive, send: Send) -> None:
+    """Tells the client: by a status, or, where an answer has begun, by an event that ends it."""
+    if record.is_answering:
+        record.failed(error)
+        await end_stream(error, send)
+        return
+    if error.status >= 500:
+        record.failed(error)
+    await error_response(error)(scope, receive, send)
 
 
 def prepare(body: bytes | bytearray, catalog: Catalog) -> Ready:
@@ -192,24 +192,3 @@ def _check_images(request: ChatCompletionRequest, model: Model, urls: Mapping[st
 def _check_tools(request: ChatCompletionRequest, model: Model) -> None:
     if request.may_call_tools and model.effective_tool_parser is None:
         raise UnsupportedField(f"The model '{request.model}' cannot call tools.", param="tools")
-
-
-async def _unless_disconnected(work: Coroutine[None, None, None], receive: Receive) -> bool:
-    """Runs `work` to its end, or ends it when the client goes away; whether it came to its end."""
-    answering = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_disconnect(receive))
-    try:
-        await asyncio.wait((answering, watching), return_when=asyncio.FIRST_COMPLETED)
-        if answering.done():
-            answering.result()
-            return True
-        return False
-    finally:
-        for task in (answering, watching):
-            task.cancel()
-        await asyncio.gather(answering, watching, return_exceptions=True)
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

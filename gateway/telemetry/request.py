@@ -1,8 +1,8 @@
 """One request: its id, what became of it, in the response, the metrics and the log."""
 
 import logging
+import secrets
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -82,7 +82,7 @@ class RequestTelemetry:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = RequestRecord(request_id=uuid.uuid4().hex, started_s=self._clock())
+        record = RequestRecord(request_id=secrets.token_hex(16), started_s=self._clock())
         inner = {**scope, "fovea.request": record}
         # Who asks first whether to send the body (RFC 9110, 10.1.1) and is refused may keep it to himself: then nobody can
         # tell where his next request begins, unless the connection ends here.

@@ -4,8 +4,9 @@ A request is one tree: a server span, the caller's `traceparent` its parent; bel
 the call of the engine, with the attributes of the GenAI semantic conventions. The engine gets that span's `traceparent`.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -16,7 +17,6 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from starlette.datastructures import Headers
 
 from gateway import __version__
 
@@ -24,30 +24,69 @@ _SCOPE = "fovea.gateway"
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
-class Tracing:
-    """Makes the spans of requests, and sends them to `endpoint` (OTLP over HTTP) as long as it is not closed.
+class Tracing(Protocol):
+    """Makes the spans of requests."""
 
-    Without an endpoint every span is a stand-in that costs next to nothing. `ratio` of the traces that no caller has begun
-    are kept; of those that one has, what the caller decided.
-    """
-
-    def __init__(self, endpoint: str | None, ratio: float) -> None:
-        self._provider = _provider(endpoint, ratio) if endpoint else None
-        provider = self._provider or trace.NoOpTracerProvider()
-        self._tracer = provider.get_tracer(_SCOPE, __version__)
-
-    def request(self, route: str, headers: Headers, request_id: str) -> AbstractContextManager[trace.Span]:
+    def request(self, route: str, headers: Mapping[str, str], request_id: str) -> AbstractContextManager[trace.Span]:
         """The span of a whole request."""
+        ...
+
+    def step(self, name: str) -> AbstractContextManager[trace.Span]:
+        """The span of a step within the current request."""
+        ...
+
+    def engine_call(self, model: str) -> AbstractContextManager[Mapping[str, str]]:
+        """The span of the engine's part; gives the headers by which the engine can go on with the trace."""
+        ...
+
+    def close(self) -> None:
+        """Sends what has not been sent yet."""
+        ...
+
+
+def tracing_to(endpoint: str | None, ratio: float) -> Tracing:
+    """Tracing to `endpoint` (OTLP over HTTP), or none.
+
+    `ratio` of the traces that no caller has begun are kept; of those that one has, what the caller decided.
+    """
+    return OtlpTracing(endpoint, ratio) if endpoint else NoTracing()
+
+
+class NoTracing:
+    """Tracing that costs nothing: OpenTelemetry's own stand-ins cost as much as the parsing of a request."""
+
+    _SPAN = nullcontext(trace.INVALID_SPAN)
+    _HEADERS: AbstractContextManager[Mapping[str, str]] = nullcontext({})
+
+    def request(self, route: str, headers: Mapping[str, str], request_id: str) -> AbstractContextManager[trace.Span]:  # noqa: ARG002
+        return self._SPAN
+
+    def step(self, name: str) -> AbstractContextManager[trace.Span]:  # noqa: ARG002
+        return self._SPAN
+
+    def engine_call(self, model: str) -> AbstractContextManager[Mapping[str, str]]:  # noqa: ARG002
+        return self._HEADERS
+
+    def close(self) -> None:
+        pass
+
+
+class OtlpTracing:
+    """Makes the spans of requests, and sends them to `endpoint` as long as it is not closed."""
+
+    def __init__(self, endpoint: str, ratio: float) -> None:
+        self._provider = _provider(endpoint, ratio)
+        self._tracer = self._provider.get_tracer(_SCOPE, __version__)
+
+    def request(self, route: str, headers: Mapping[str, str], request_id: str) -> AbstractContextManager[trace.Span]:
         attributes = {"http.request.method": "POST", "http.route": route, "fovea.request_id": request_id}
         return self._span(f"POST {route}", SpanKind.SERVER, attributes, _PROPAGATOR.extract(headers))
 
     def step(self, name: str) -> AbstractContextManager[trace.Span]:
-        """The span of a step within the current request."""
         return self._span(name)
 
     @contextmanager
     def engine_call(self, model: str) -> Iterator[dict[str, str]]:
-        """The span of the engine's part; gives the headers by which the engine can go on with the trace."""
         attributes = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "vllm", "gen_ai.request.model": model}
         with self._span(f"chat {model}", SpanKind.CLIENT, attributes) as span:
             headers: dict[str, str] = {}
@@ -73,9 +112,7 @@ class Tracing:
         )
 
     def close(self) -> None:
-        """Sends what has not been sent yet."""
-        if self._provider is not None:
-            self._provider.shutdown()
+        self._provider.shutdown()
 
 
 def tell_end(span: trace.Span, model: str, status: int) -> None:

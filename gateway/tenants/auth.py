@@ -2,15 +2,16 @@
 
 from typing import Protocol
 
-import orjson
-from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import InvalidApiKey
-from gateway.wire.errors import error_document
+from gateway.wire.errors import error_response
 
 _OPEN = frozenset({"/healthz", "/readyz"})
 """Who asks after our health (a kubelet) has no key."""
+
+
+_REFUSAL = InvalidApiKey("This gateway asks for an API key it knows: send it as 'Authorization: Bearer <key>'.")
 
 
 class Keys(Protocol):
@@ -30,15 +31,9 @@ class RequireKey:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in _OPEN and self._keys.name_of(_bearer(scope)) is None:
-            # Answered here: Starlette's own handlers of errors are further in.
-            await _refusal()(scope, receive, send)
+            await error_response(_REFUSAL)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
-
-
-def _refusal() -> Response:
-    error = InvalidApiKey("This gateway asks for an API key it knows: send it as 'Authorization: Bearer <key>'.")
-    return Response(orjson.dumps(error_document(error)), error.status, error.headers, media_type="application/json")
 
 
 def _bearer(scope: Scope) -> str:

@@ -80,27 +80,20 @@ class OpenAIHttpEngine:
             # Serve would keep the request until an engine is back, and nobody could tell the caller to come later.
             raise self._unreachable(model)
         with self._in_flight[model].track_inprogress():
-            async with self._answered(model, body, headers) as answer:
-                yield answer
-
-    @asynccontextmanager
-    async def _answered(
-        self, model: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str]
-    ) -> AsyncIterator[EngineAnswer]:
-        try:
-            async with self._health.models[model].while_somebody_is_there():
-                response = await self._post(model, body, headers)
-        except TimeoutError as error:
-            raise self._unreachable(model) from error
-        try:
-            if response.status != HTTPStatus.OK:
-                raise await self._failure(model, response)
-            if "content-encoding" in response.headers:
-                raise _unusable(model)
-            yield EngineAnswer(response.headers.get("content-type", ""), self._chunks(model, response))
-        finally:
-            # Unless the answer was read to its end this closes the connection, which is how an engine learns to stop.
-            response.close()
+            try:
+                async with self._health.models[model].while_somebody_is_there():
+                    response = await self._post(model, body, headers)
+            except TimeoutError as error:
+                raise self._unreachable(model) from error
+            try:
+                if response.status != HTTPStatus.OK:
+                    raise await self._failure(model, response)
+                if "content-encoding" in response.headers:
+                    raise _unusable(model)
+                yield EngineAnswer(response.headers.get("content-type", ""), self._chunks(model, response))
+            finally:
+                # Unless the answer was read to its end this closes the connection, which is how an engine learns to stop.
+                response.close()
 
     async def _post(self, model: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         # These and no others: what a client sends as headers is not for engines to see. And no redirects: the prompt

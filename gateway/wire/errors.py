@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import orjson
+from starlette.responses import Response
+
 from gateway.errors import GatewayError
 
 
@@ -10,3 +13,8 @@ def error_document(error: GatewayError) -> dict[str, Any]:
     return {
         "error": {"message": error.message, "type": error.type, "param": error.param, "code": error.error_code},
     }
+
+
+def error_response(error: GatewayError) -> Response:
+    """The whole answer that `error` is."""
+    return Response(orjson.dumps(error_document(error)), error.status, error.headers, media_type="application/json")
