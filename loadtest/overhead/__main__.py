@@ -92,7 +92,7 @@ def _report(windows: Sequence[Window], bodies: Sequence[Body], extent: _Extent, 
     said = subprocess.run([nginx(folder, folder)[0], "-v"], capture_output=True, text=True, check=False)
     nginx_version = said.stderr.strip().removeprefix("nginx version: ")
     measured_with = (
-        f"Rounds: {extent.rounds}; a peer's turn: {extent.seconds} s. Each cell is the median over the rounds and, in brackets,\n"
+        f"Rounds: {extent.rounds}, of {extent.seconds} s a peer. Each cell is the median over the rounds and, in brackets,\n"
         f"the least and the most; a ratio is to {COMPARED_WITH}'s figure in the same round. A peer has one core, wrk and the\n"
         "upstream share another; CPU is user and system time of the peer's processes.\n\n"
         f"Fovea {__version__}, {COMPARED_WITH} {version(COMPARED_WITH)}, {nginx_version}, Python {platform.python_version()}, "
