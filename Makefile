@@ -13,13 +13,14 @@ DEMO_CATALOG := deploy/catalogs/$(if $(GPU),gpu-demo,cpu-demo).yaml
 # constraints.txt pins all that CI tests, which is the CPU build.
 PIP := $(BIN)/python -m pip install --quiet $(if $(GPU),,--constraint constraints.txt)
 
-.PHONY: help demo check test test-full lock clean debian-tools linux
+.PHONY: help demo check test test-full bench lock clean debian-tools linux
 
 help:
 	@echo 'make demo       install, serve two small models, and talk with them (ONCE=1: then end)'
 	@echo 'make test       install, and run every test on the real stack'
 	@echo 'make check      the tests that need no engine, the linters and the types: before every commit'
 	@echo 'make test-full  the demo, then every test'
+	@echo 'make bench      what the gateway costs, beside nginx and vllm-router (a quarter of an hour; wants two quiet cores)'
 	@echo 'make lock       write the versions of .venv into constraints.txt'
 
 demo: linux $(VENV)/.demo
@@ -32,6 +33,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/pytest tests/unit tests/integration
 
+test: DEBIAN := curl wrk
 test: linux debian-tools
 	$(MAKE) GPU= all-tests
 
@@ -42,6 +44,13 @@ all-tests: $(VENV)/.demo check
 test-full:
 	$(MAKE) demo ONCE=1
 	$(MAKE) test
+
+# Into a virtual environment of its own: nothing of it is wanted elsewhere, and Ray and vLLM are not wanted here.
+BENCH := .venv-bench
+bench: DEBIAN := nginx wrk
+bench: linux debian-tools
+	$(MAKE) VENV=$(BENCH) GPU= $(BENCH)/.bench
+	$(BENCH)/bin/python -m loadtest.overhead $(BENCH_OPTIONS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Fovea needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -57,18 +66,21 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable '.[$(ENGINE),demo]'
 	touch $@
 
+$(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable '.[bench]'
+	touch $@
+
 # vLLM for CPUs wants torch's CPU build. PyPI has none for Linux: unless pip is set up to find one, PyTorch's own index has.
 .PHONY: cpu-torch
 cpu-torch: TORCH := $(shell grep '^torch==' constraints.txt)
 cpu-torch:
 	$(PIP) '$(TORCH)' 2>/dev/null || $(PIP) --no-deps --index-url https://download.pytorch.org/whl/cpu '$(TORCH)'
 
-# What the tests use of Debian.
-DEBIAN := curl wrk
+# DEBIAN is what the target that asks for it uses of Debian. Its /usr/sbin is not on everybody's path.
 debian-tools:
-	@missing=; for tool in $(DEBIAN); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	@missing=; PATH="$$PATH:/usr/sbin"; for tool in $(DEBIAN); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 	if [ -n "$$missing" ]; then \
-	  command -v apt-get >/dev/null || { echo "install$$missing first: the tests use them"; exit 1; }; \
+	  command -v apt-get >/dev/null || { echo "install$$missing first: this uses them"; exit 1; }; \
 	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	  $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y $$missing >/dev/null; \
 	fi
@@ -80,4 +92,4 @@ lock:
 	$(BIN)/python -m pip freeze --exclude-editable | grep -vE '^(pip|setuptools)==' > constraints.txt
 
 clean:
-	rm -rf .venv .venv-gpu build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-gpu .venv-bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
