@@ -2,6 +2,7 @@
 
 import re
 
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEADER_BYTES = 64 * 1024
@@ -35,6 +36,16 @@ class Http11Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._is_in_body = True
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Takes what comes as it is where nothing waits to be taken; uvicorn would copy it into a buffer, and out again."""
+        if self.cycle.body or self.cycle.response_complete:
+            super().on_body(body)
+            return
+        self.cycle.body = body  # type: ignore[assignment]  # which it reads, and adds to, as it would a bytearray
+        if len(body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        self.cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         self._is_in_body = False

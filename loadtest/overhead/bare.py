@@ -5,11 +5,13 @@ The gateway has no switch for that, and needs none. So its composition is change
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-import gateway.__main__ as entry
+from gateway import server
+from gateway.__main__ import main
 from gateway.app import create_app
 from gateway.catalog.models import Catalog
 from gateway.drain import Drain
 from gateway.settings import Settings
+from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request import RequestRecord, RequestTelemetry
 
 
@@ -23,13 +25,13 @@ class Unrecorded:
         await self._app({**scope, "fovea.request": RequestRecord("bench", 0.0)}, receive, send)
 
 
-def create_bare_app(settings: Settings, catalog: Catalog, created: int, drain: Drain) -> ASGIApp:
+def create_bare_app(settings: Settings, catalog: Catalog, created: int, drain: Drain, metrics: Metrics) -> ASGIApp:
     """See `gateway.app.create_app`."""
-    app = create_app(settings, catalog, created, drain)
+    app = create_app(settings, catalog, created, drain, metrics)
     assert isinstance(app, RequestTelemetry)
     return Unrecorded(app._app)  # noqa: SLF001 - nobody else has a use for it
 
 
 if __name__ == "__main__":
-    entry.create_app = create_bare_app  # type: ignore[attr-defined]
-    entry.main()
+    server.create_app = create_bare_app  # type: ignore[attr-defined]
+    main()

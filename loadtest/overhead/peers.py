@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from string import Template
 
-from gateway.settings import PREFIX, Settings
+from gateway.settings import PREFIX
 from gateway.tenants.keys import digest, new_key
 from loadtest.overhead.bodies import MODEL
 from loadtest.overhead.processes import PEER_CORES, free_port, nginx
@@ -15,7 +15,6 @@ from loadtest.overhead.upstream import Upstream
 COMPARED_WITH = "vllm-router"
 TRACE_RATIO = 0.01
 
-_CAN_HAVE_WORKERS = "workers" in Settings.model_fields
 _CONF = pathlib.Path(__file__).with_name("proxy.nginx.conf")
 _CATALOG = """
 hardware: {kind: cpu}
@@ -70,7 +69,7 @@ def all_peers(site: Site) -> tuple[Peer, ...]:
         reference.peer(site),
         Gateway(f"{reference.name} + log", keys=True, metrics=True, log=True).peer(site),
         Gateway(f"{reference.name} + tracing at 1 %", keys=True, metrics=True, tracing=True).peer(site),
-        *((Gateway(f"{reference.name}, two workers", keys=True, metrics=True, workers=2).peer(site),) * _CAN_HAVE_WORKERS),
+        Gateway(f"{reference.name}, two workers", keys=True, metrics=True, workers=2).peer(site),
     )
 
 
