@@ -1,6 +1,7 @@
 """Every instrument; docs/configuration.md lists them, and a test holds it to that."""
 
 import pathlib
+from typing import NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -12,11 +13,20 @@ METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
+class Series(NamedTuple):
+    """What the times of requests are told apart by; `stream` is "true" or "false"."""
+
+    path: str
+    model: str
+    stream: str
+
+
 class Metrics:
     """The instruments of one gateway process, in a registry of their own; of several workers, those who share `folder`."""
 
     def __init__(self, folder: pathlib.Path | None = None) -> None:
         self._folder = folder
+        self._of_series: dict[Series, tuple[Histogram, Histogram, dict[int, Counter]]] = {}
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "fovea_requests",
@@ -54,6 +64,24 @@ class Metrics:
     def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
         """One of which the workers that live each have a part."""
         return Gauge(name, meaning, labels, registry=self.registry, multiprocess_mode="livesum")
+
+    def ended(self, series: "Series", status: int, seconds: float, first_byte_s: float | None) -> None:
+        """Counts a request that has ended; `seconds` and `first_byte_s` are from its first byte on."""
+        instruments = self._of_series.get(series)
+        if instruments is None:
+            # By name once for each series: prometheus_client's look-up by labels takes as long as counting.
+            instruments = self._of_series[series] = (
+                self.request_seconds.labels(*series),
+                self.first_byte_seconds.labels(*series),
+                {},
+            )
+        request_seconds, first_byte_seconds, by_status = instruments
+        if status not in by_status:
+            by_status[status] = self.requests.labels(series.path, series.model, str(status))
+        by_status[status].inc()
+        request_seconds.observe(seconds)
+        if first_byte_s is not None:
+            first_byte_seconds.observe(first_byte_s)
 
     def exposition(self) -> bytes:
         """All instruments, of all workers, in the Prometheus text format."""

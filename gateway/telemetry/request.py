@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import GatewayError
 from gateway.telemetry.logs import log_event
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.metrics import Metrics, Series
 
 REQUEST_ID_HEADER = "x-request-id"
 CLIENT_CLOSED_REQUEST = 499
@@ -113,11 +113,9 @@ class RequestTelemetry:
 
     def _record_end(self, record: RequestRecord, path: str) -> None:
         seconds = self._clock() - record.started_s
-        stream = str(record.stream).lower()
-        self._metrics.requests.labels(path, record.model, str(record.final_status)).inc()
-        self._metrics.request_seconds.labels(path, record.model, stream).observe(seconds)
-        if record.first_byte_s is not None:
-            self._metrics.first_byte_seconds.labels(path, record.model, stream).observe(record.first_byte_s - record.started_s)
+        first_byte_s = None if record.first_byte_s is None else record.first_byte_s - record.started_s
+        series = Series(path, record.model, "true" if record.stream else "false")
+        self._metrics.ended(series, record.final_status, seconds, first_byte_s)
         log_event(
             "request_ended",
             logging.DEBUG if path in ("/healthz", "/readyz", "/metrics") else logging.INFO,

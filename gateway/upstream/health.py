@@ -5,7 +5,8 @@ import enum
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
 from typing import Any
 
 import httpx
@@ -44,15 +45,9 @@ class ModelHealth:
         self._broke_off_s = -math.inf
         self._waiting: set[asyncio.Timeout] = set()
 
-    @asynccontextmanager
-    async def while_somebody_is_there(self) -> AsyncIterator[None]:
+    def while_somebody_is_there(self) -> AbstractAsyncContextManager[None]:
         """Ends the block with TimeoutError once nobody answers for the model any more: it would wait for a replica's start."""
-        async with asyncio.timeout(None) as waiting:
-            self._waiting.add(waiting)
-            try:
-                yield
-            finally:
-                self._waiting.discard(waiting)
+        return _Waiting(self._waiting)
 
     def answered(self) -> None:
         """An engine answered its health check."""
@@ -103,6 +98,24 @@ class ModelHealth:
         """When it makes sense to try again: what is left of an outage as long as the last one, and soon once that is over."""
         since_s = 0.0 if self._down_since_s is None else self._clock() - self._down_since_s
         return max(_SOON_S, math.ceil(self._expected_outage_s - since_s))
+
+
+class _Waiting:
+    """A block that can be ended, for as long as it runs, by whoever finds its timeout among those that wait."""
+
+    def __init__(self, all_that_wait: set[asyncio.Timeout]) -> None:
+        self._all = all_that_wait
+        self._timeout = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._all.add(self._timeout)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._all.discard(self._timeout)
+        await self._timeout.__aexit__(kind, error, traceback)
 
 
 class HealthProbe:

@@ -4,13 +4,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from types import SimpleNamespace
 from typing import Self
+from weakref import WeakSet
 
 import aiohttp
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from prometheus_client import Gauge
 
 from gateway.errors import EngineFailed, GatewayError
@@ -63,12 +66,11 @@ class OpenAIHttpEngine:
 
     def _pool(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_POOL_IDLE_S),
+            connector=_Pool(limit=0, keepalive_timeout=_POOL_IDLE_S),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept-Encoding"),
             cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[_noting_reuse()],
         )
 
     @asynccontextmanager
@@ -156,8 +158,9 @@ class OpenAIHttpEngine:
         # that this side goes away, and the engine would work to the end of an answer for nobody.
         post = partial(pool.post, url, chunked=True, allow_redirects=False)
         attempt = _Attempt(time.monotonic())
+        _attempt.set(attempt)
         try:
-            return await post(data=_sendable(body), headers=headers, trace_request_ctx=attempt)
+            return await post(data=_sendable(body), headers=headers)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
             if isinstance(error, aiohttp.ClientConnectorError) or not attempt.looks_stale(time.monotonic()):
                 raise
@@ -183,14 +186,24 @@ class _Attempt:
         return self.reused and now_s - self.started_s < _STALE_WITHIN_S
 
 
-def _noting_reuse() -> aiohttp.TraceConfig:
-    async def note(_: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceConnectionReuseconnParams) -> None:
-        if isinstance(context.trace_request_ctx, _Attempt):
-            context.trace_request_ctx.reused = True
+_attempt: ContextVar[_Attempt] = ContextVar("attempt")
 
-    config = aiohttp.TraceConfig()
-    config.on_connection_reuseconn.append(note)
-    return config
+
+class _Pool(aiohttp.TCPConnector):
+    """Connections to a model's engines; the attempt that gets one is told whether it has been used before.
+
+    aiohttp's traces tell as much, and cost as much as the parsing of a request.
+    """
+
+    def __init__(self, *, limit: int, keepalive_timeout: float) -> None:
+        super().__init__(limit=limit, keepalive_timeout=keepalive_timeout)
+        self._used: WeakSet[object] = WeakSet()
+
+    async def connect(self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:  # noqa: ASYNC109 - its own
+        connection = await super().connect(req, traces, timeout)
+        _attempt.get().reused = connection.protocol in self._used
+        self._used.add(connection.protocol)
+        return connection
 
 
 async def _error_body(model: str, response: aiohttp.ClientResponse) -> bytes:
