@@ -13,7 +13,7 @@ DEMO_CATALOG := deploy/catalogs/$(if $(GPU),gpu-demo,cpu-demo).yaml
 # constraints.txt pins all that CI tests, which is the CPU build.
 PIP := $(BIN)/python -m pip install --quiet $(if $(GPU),,--constraint constraints.txt)
 
-.PHONY: help demo check test test-full bench lock clean debian-tools linux
+.PHONY: help demo check test test-full bench bench-path lock clean debian-tools linux
 
 help:
 	@echo 'make demo       install, serve two small models, and talk with them (ONCE=1: then end)'
@@ -21,6 +21,7 @@ help:
 	@echo 'make check      the tests that need no engine, the linters and the types: before every commit'
 	@echo 'make test-full  the demo, then every test'
 	@echo 'make bench      what the gateway costs, beside nginx and vllm-router (a quarter of an hour; wants two quiet cores)'
+	@echo 'make bench-path what the gateway adds on the path to a real engine, while `fovea up` runs (two minutes; wants two quiet cores)'
 	@echo 'make lock       write the versions of .venv into constraints.txt'
 
 demo: linux $(VENV)/.demo
@@ -51,6 +52,10 @@ bench: DEBIAN := nginx wrk
 bench: linux debian-tools
 	$(MAKE) VENV=$(BENCH) GPU= $(BENCH)/.bench
 	$(BENCH)/bin/python -m loadtest.overhead $(BENCH_OPTIONS)
+
+# It asks a `fovea up` that runs already, with what that was installed with.
+bench-path:
+	$(BIN)/python -m loadtest.path $(BENCH_OPTIONS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Fovea needs Python 3.11 or newer: make PYTHON=python3.12 ...")'

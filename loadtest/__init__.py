@@ -1,5 +1,6 @@
 """Load on a gateway.
 
 locustfile.py  users that ask about images: in words, streamed, and by schema
+path.py        what the gateway adds on the path to a real engine (`make bench-path`)
 overhead/      what the gateway costs, beside nginx and vllm-router (`make bench`)
 """

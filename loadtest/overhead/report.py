@@ -67,10 +67,10 @@ def table(windows: Sequence[Window], body: str, unit: str, other: str) -> str:
     mine = [window for window in windows if window.body == body]
     columns = metrics(unit)
     head = [body, *(cell for metric in columns for cell in (metric.name, f"times {other}'s"))]
-    lines = [_row(head), _row(["---", *["--:"] * (len(head) - 1)])]
+    lines = [row(head), row(["---", *["--:"] * (len(head) - 1)])]
     for peer in peers_in(mine):
         figures = ((over_rounds(mine, peer, metric), ratio(mine, peer, other, metric)) for metric in columns)
-        lines.append(_row([peer, *(str(cell) for pair in figures for cell in pair)]))
+        lines.append(row([peer, *(str(cell) for pair in figures for cell in pair)]))
     return "\n".join(lines) + "\n"
 
 
@@ -86,5 +86,6 @@ def figure(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= _ONE_PLACE_FROM else f"{value:.2f}"
 
 
-def _row(cells: Sequence[str]) -> str:
+def row(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
