@@ -10,10 +10,13 @@ BIN := $(VENV)/bin
 ENGINE := $(if $(GPU),engine,engine-cpu)
 DEMO_CATALOG := deploy/catalogs/$(if $(GPU),gpu-demo,cpu-demo).yaml
 
+# How long `make fuzz` takes.
+SECONDS ?= 3600
+
 # constraints.txt pins all that CI tests, which is the CPU build.
 PIP := $(BIN)/python -m pip install --quiet $(if $(GPU),,--constraint constraints.txt)
 
-.PHONY: help demo check test test-full bench bench-path lock clean debian-tools linux
+.PHONY: help demo check test test-full bench bench-path fuzz lock clean debian-tools linux
 
 help:
 	@echo 'make demo       install, serve two small models, and talk with them (ONCE=1: then end)'
@@ -22,6 +25,7 @@ help:
 	@echo 'make test-full  the demo, then every test'
 	@echo 'make bench      what the gateway costs, beside nginx and vllm-router (a quarter of an hour; wants two quiet cores)'
 	@echo 'make bench-path what the gateway adds on the path to a real engine, while `fovea up` runs (two minutes; wants two quiet cores)'
+	@echo 'make fuzz       an hour of random bodies against the full parser (SECONDS=60: a minute)'
 	@echo 'make lock       write the versions of .venv into constraints.txt'
 
 demo: linux $(VENV)/.demo
@@ -57,12 +61,24 @@ bench: linux debian-tools
 bench-path:
 	$(BIN)/python -m loadtest.path $(BENCH_OPTIONS)
 
+# Into one of its own as well. New inputs are kept in build/fuzz, and above all one that shows a fault.
+FUZZ := .venv-fuzz
+fuzz:
+	$(MAKE) VENV=$(FUZZ) GPU= $(FUZZ)/.fuzz
+	mkdir -p build/fuzz/new
+	$(FUZZ)/bin/python -m tests.fuzz -max_total_time=$(SECONDS) -max_len=4096 -timeout=10 -dict=tests/fuzz/words.dict \
+	  -artifact_prefix=build/fuzz/ build/fuzz/new tests/fuzz/corpus
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Fovea needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable '.[dev]'
+	touch $@
+
+$(VENV)/.fuzz: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable '.[fuzz]'
 	touch $@
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -97,4 +113,4 @@ lock:
 	$(BIN)/python -m pip freeze --exclude-editable | grep -vE '^(pip|setuptools)==' > constraints.txt
 
 clean:
-	rm -rf .venv .venv-gpu .venv-bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-gpu .venv-bench .venv-fuzz build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
