@@ -37,7 +37,7 @@ class Patience:
 
     def __init__(self, at_s: float, late: Exception) -> None:
         self._timeout = asyncio.timeout_at(at_s)
-        self._reason = late
+        self._reason: Exception | None = late
         self._is_over = False
 
     async def __aenter__(self) -> Self:
@@ -51,7 +51,14 @@ class Patience:
         try:
             await self._timeout.__aexit__(kind, error, traceback)
         except TimeoutError as cause:
-            raise self._reason from cause
+            reason, self._reason = self._reason, None
+            assert reason is not None, "it ends once"
+            try:
+                raise reason from cause
+            finally:
+                # What is raised holds the frames it passes, the body of a request among their variables. Were it held by one of
+                # them in turn, all of that would stay until the garbage collector runs.
+                del reason
 
     def until(self, at_s: float, late: Exception) -> None:
         """From now on the deadline is another one."""

@@ -23,6 +23,7 @@ class Http11Protocol(HttpToolsProtocol):
 
     _header_bytes = 0
     _is_in_body = False
+    _is_as_it_came = False
 
     def data_received(self, data: bytes) -> None:
         if not self._is_in_body and _H2C in data:
@@ -40,8 +41,12 @@ class Http11Protocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Takes what comes as it is where nothing waits to be taken; uvicorn would copy it into a buffer, and out again."""
         if self.cycle.body or self.cycle.response_complete:
+            if self._is_as_it_came:
+                self.cycle.body = bytearray(self.cycle.body)  # to grow: a body may come in many small pieces at once
+                self._is_as_it_came = False
             super().on_body(body)
             return
+        self._is_as_it_came = True
         self.cycle.body = body  # type: ignore[assignment]  # which it reads, and adds to, as it would a bytearray
         if len(body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()

@@ -30,13 +30,14 @@ def run(settings: Settings) -> None:
     """
     catalog = load_catalog(settings.catalog)
     _require_room_for_one_body(settings, catalog)
+    created = int(settings.catalog.stat().st_mtime)
     if settings.workers == 1:
-        _serve(settings, catalog, Metrics())
+        _serve(settings, catalog, created, Metrics())
     else:
-        _run_workers(settings)
+        _run_workers(settings, catalog, created)
 
 
-def _run_workers(settings: Settings) -> None:
+def _run_workers(settings: Settings, catalog: Catalog, created: int) -> None:
     configure_logs(settings.log_level)
     if settings.api_keys_file is not None:
         read_keys(settings.api_keys_file)  # a worker that cannot would be replaced for ever
@@ -50,13 +51,13 @@ def _run_workers(settings: Settings) -> None:
     with tempfile.TemporaryDirectory(prefix="fovea-metrics-") as folder:
         os.environ[METRICS_FOLDER_VARIABLE] = folder
         metrics = pathlib.Path(folder)
-        if not Workers(settings.workers, partial(_work, settings, metrics), partial(forget_worker, metrics)).run():
+        work = partial(_work, settings, catalog, created, metrics)
+        if not Workers(settings.workers, work, partial(forget_worker, metrics)).run():
             sys.exit(1)
 
 
-def _work(settings: Settings, metrics: pathlib.Path, worker: int) -> None:
-    listener = _listen(settings, reuse_port=True)
-    _serve(settings, load_catalog(settings.catalog), metrics_of_worker(metrics, worker), listener)
+def _work(settings: Settings, catalog: Catalog, created: int, metrics: pathlib.Path, worker: int) -> None:
+    _serve(settings, catalog, created, metrics_of_worker(metrics, worker))
 
 
 def _listen(settings: Settings, *, reuse_port: bool) -> socket.socket:
@@ -72,10 +73,9 @@ def _require_room_for_one_body(settings: Settings, catalog: Catalog) -> None:
         )
 
 
-def _serve(settings: Settings, catalog: Catalog, metrics: Metrics, listener: socket.socket | None = None) -> None:
-    """Answers, at `listener` or else where the settings say, until SIGTERM or SIGINT; then lets running answers end."""
+def _serve(settings: Settings, catalog: Catalog, created: int, metrics: Metrics) -> None:
+    """Answers until SIGTERM or SIGINT; then lets running answers end."""
     configure_logs(settings.log_level)
-    created = int(settings.catalog.stat().st_mtime)
     longest_answer_s = max(model.longest_answer_s for model in catalog.models.values())
     drain = Drain()
     config = uvicorn.Config(
@@ -95,6 +95,7 @@ def _serve(settings: Settings, catalog: Catalog, metrics: Metrics, listener: soc
     give_large_blocks_back()
     collect_garbage_less_often()
     server = DrainingServer(config, drain, settings.drain_delay_s)
-    server.run(None if listener is None else [listener])
+    # As late as can be: connections come in from here on.
+    server.run(None if settings.workers == 1 else [_listen(settings, reuse_port=True)])
     if not server.started:
         raise SystemExit(1)  # uvicorn has said why: the port is taken, say

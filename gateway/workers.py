@@ -16,6 +16,8 @@ from gateway.telemetry.logs import log_event
 _START_APART_S = 1.0
 """A worker that dies as soon as it starts is not started again and again without a pause."""
 
+_SECOND_SIGNAL_S = 0.2
+
 Work = Callable[[int], None]
 """What a worker does until it is told to end; its argument is the worker's number, from 0."""
 
@@ -48,7 +50,8 @@ class Workers:
                 slot = by_sentinel[int(sentinel)]  # type: ignore[arg-type]  # sentinels are file descriptors on this system
                 status = self._ended(slot)
                 if self._ending:
-                    ended_well = ended_well and status == 0
+                    # Who was told before it could listen to that ends by the signal itself.
+                    ended_well = ended_well and status in (0, -signal.SIGTERM)
                 else:
                     self._replace(slot, status)
         return ended_well
@@ -72,15 +75,22 @@ class Workers:
     def _replace(self, slot: int, status: int) -> None:
         log_event("worker_died", logging.ERROR, worker=slot, status=status)
         self._gone(slot)
-        time.sleep(max(0.0, self._started_s[slot] + _START_APART_S - time.monotonic()))
-        if not self._ending:
-            self._start(slot)
+        while not self._ending and slot not in self._running:
+            time.sleep(max(0.0, self._started_s[slot] + _START_APART_S - time.monotonic()))
+            try:
+                self._start(slot)
+            except OSError as error:
+                # No memory for another process, say: the others go on.
+                self._started_s[slot] = time.monotonic()
+                log_event("worker_not_started", logging.ERROR, worker=slot, reason=str(error))
 
-    def _end(self, _: int, __: FrameType | None) -> None:
-        """Passes the signal on; a second one ends them at once, as uvicorn does."""
+    def _end(self, number: int, _: FrameType | None) -> None:
+        """Has them end in good order; what comes after that is passed on, and a second Ctrl-C ends them at once."""
+        passed_on = number if self._ending else signal.SIGTERM
         self._ending = True
         for process in self._running.values():
-            process.terminate()
+            if process.pid is not None:
+                os.kill(process.pid, passed_on)
 
 
 def _as_worker(work: Work, slot: int) -> None:
@@ -93,6 +103,8 @@ def _as_worker(work: Work, slot: int) -> None:
 
 
 def _end_after(parent: int) -> None:
-    """Workers whose parent was killed would keep the port."""
+    """Workers whose parent was killed would keep the port: they end, and without waiting for anybody to route elsewhere."""
     connection.wait([parent])
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_SECOND_SIGNAL_S)
     os.kill(os.getpid(), signal.SIGTERM)

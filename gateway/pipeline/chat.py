@@ -36,6 +36,8 @@ PATH = "/v1/chat/completions"
 MODEL_HEADER = "x-fovea-model"
 LEFT_OUT_HEADER = "x-fovea-left-out"
 
+_LAST_EVENT_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Ready:
@@ -63,10 +65,9 @@ class ChatCompletions:
         record = RequestRecord.of(scope)
         # Of a header that comes twice the first counts.
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
-        with self.tracing.request(PATH, headers, record.request_id) as span:
+        with self.tracing.request(PATH, headers, record.request_id) as span, self.memory.share() as share:
             try:
-                with self.memory.share() as share:
-                    await self._take(headers, record, share, receive, send)
+                await self._take(headers, record, share, receive, send)
             except ClientDisconnected:
                 record.disconnected()
             except GatewayError as error:
@@ -79,8 +80,7 @@ class ChatCompletions:
     ) -> None:
         started_s = asyncio.get_running_loop().time()
         timeout_s = requested_timeout_s(headers, self.request_timeout_s)
-        too_slow = BodyTooSlow(f"The body did not come within {timeout_s:g} s.")
-        async with Patience(started_s + timeout_s, too_slow) as patience:
+        async with Patience(started_s + timeout_s, BodyTooSlow(f"The body did not come within {timeout_s:g} s.")) as patience:
             with self.tracing.step("read body"):
                 body = await read_body(headers, receive, self.catalog.limits.body_bytes, share)
             with self.tracing.step("prepare"):
@@ -90,7 +90,7 @@ class ChatCompletions:
             patience.until(started_s + timeout_s, DeadlineExceeded(f"The answer did not come within {timeout_s:g} s."))
             watching = asyncio.ensure_future(_watch(receive, patience))
             try:
-                with self.tracing.engine_call(ready.model) as trace_headers:
+                with self.tracing.engine_call(ready.model, headers) as trace_headers:
                     await self._relay(ready, {REQUEST_ID_HEADER: record.request_id, **trace_headers}, send)
             finally:
                 watching.cancel()
@@ -114,7 +114,10 @@ async def _tell(error: GatewayError, record: RequestRecord, scope: Scope, receiv
     """Tells the client: by a status, or, where an answer has begun, by an event that ends it."""
     if record.is_answering:
         record.failed(error)
-        await end_stream(error, send)
+        # A client that does not read gets its connection closed instead: uvicorn does, where an answer is left without an end.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_EVENT_S):
+                await end_stream(error, send)
         return
     if error.status >= 500:
         record.failed(error)

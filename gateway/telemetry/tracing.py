@@ -35,8 +35,11 @@ class Tracing(Protocol):
         """The span of a step within the current request."""
         ...
 
-    def engine_call(self, model: str) -> AbstractContextManager[Mapping[str, str]]:
-        """The span of the engine's part; gives the headers by which the engine can go on with the trace."""
+    def engine_call(self, model: str, headers: Mapping[str, str]) -> AbstractContextManager[Mapping[str, str]]:
+        """The span of the engine's part; gives the headers by which the engine can go on with the trace.
+
+        `headers` are the caller's.
+        """
         ...
 
     def close(self) -> None:
@@ -53,7 +56,7 @@ def tracing_to(endpoint: str | None, ratio: float) -> Tracing:
 
 
 class NoTracing:
-    """Tracing that costs nothing: OpenTelemetry's own stand-ins cost as much as the parsing of a request."""
+    """Makes no spans, and passes on the caller's: OpenTelemetry's own stand-ins cost as much as the parsing of a request."""
 
     _SPAN = nullcontext(trace.INVALID_SPAN)
     _HEADERS: AbstractContextManager[Mapping[str, str]] = nullcontext({})
@@ -64,8 +67,12 @@ class NoTracing:
     def step(self, name: str) -> AbstractContextManager[trace.Span]:  # noqa: ARG002
         return self._SPAN
 
-    def engine_call(self, model: str) -> AbstractContextManager[Mapping[str, str]]:  # noqa: ARG002
-        return self._HEADERS
+    def engine_call(self, model: str, headers: Mapping[str, str]) -> AbstractContextManager[Mapping[str, str]]:  # noqa: ARG002
+        if "traceparent" not in headers:
+            return self._HEADERS
+        passed_on: dict[str, str] = {}
+        _PROPAGATOR.inject(passed_on, _PROPAGATOR.extract(headers))
+        return nullcontext(passed_on)
 
     def close(self) -> None:
         pass
@@ -86,13 +93,13 @@ class OtlpTracing:
         return self._span(name)
 
     @contextmanager
-    def engine_call(self, model: str) -> Iterator[dict[str, str]]:
+    def engine_call(self, model: str, headers: Mapping[str, str]) -> Iterator[Mapping[str, str]]:  # noqa: ARG002
         attributes = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "vllm", "gen_ai.request.model": model}
         with self._span(f"chat {model}", SpanKind.CLIENT, attributes) as span:
-            headers: dict[str, str] = {}
-            _PROPAGATOR.inject(headers)
+            passed_on: dict[str, str] = {}
+            _PROPAGATOR.inject(passed_on)
             try:
-                yield headers
+                yield passed_on
             except Exception as error:
                 span.set_attribute("error.type", type(error).__name__)
                 span.set_status(Status(StatusCode.ERROR))

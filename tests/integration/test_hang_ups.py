@@ -4,6 +4,7 @@ import asyncio
 import json
 import pathlib
 import random
+import socket
 from collections import Counter
 from collections.abc import Iterator
 
@@ -142,3 +143,20 @@ def test_no_task_is_left(engine: FakeEngine, tmp_path: pathlib.Path) -> None:
 
     before, after = asyncio.run(tasks_before_and_after())
     assert after <= before
+
+
+def test_a_client_that_does_not_read_is_not_waited_for(gateway: RunningGateway, engine: FakeEngine) -> None:
+    """Its deadline comes while the stream stands still, and so does the event that would say so."""
+
+    async def endless(_: Request) -> Response:
+        return stream(["x" * 100_000] * 10_000)
+
+    engine.answer = endless
+    question = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    body = json.dumps(question).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-request-timeout-seconds: 1\r\ncontent-length: {len(body)}\r\n"
+    with socket.create_connection(("127.0.0.1", int(gateway.url.rsplit(":", 1)[1]))) as connection:
+        connection.sendall(head.encode() + b"content-type: application/json\r\n\r\n" + body)
+        connection.recv(100)
+        assert eventually(lambda: in_flight(gateway) == 0)
+        assert eventually(lambda: engine.running == 0)

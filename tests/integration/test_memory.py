@@ -9,6 +9,7 @@ from functools import partial
 
 import httpx
 import psutil
+import pytest
 
 from tests.conftest import CATALOG, RunningGateway, running_gateway
 
@@ -107,6 +108,33 @@ def test_sixty_four_large_bodies_take_at_most_three_times_their_size_and_give_it
     print(f"in flight {IN_FLIGHT / MIB:.0f} MiB, RSS +{(peak - before) / MIB:.0f} MiB, then +{(after - before) / MIB:.0f} MiB")
     assert peak - before <= 3 * IN_FLIGHT
     assert after - before < IN_FLIGHT / 8
+
+
+async def growth_by_those_that_give_up(folder: pathlib.Path, header: str) -> int:
+    """Bytes by which the process is larger after 24 large requests, one after the other, that get no answer in time."""
+    async with gateway_before_a_slow_engine(folder) as (gateway, engine):
+        port = int(gateway.url.rsplit(":", 1)[1])
+        before = rss(gateway)
+        for _ in range(24):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(HEAD.replace("\r\n\r\n", f"\r\n{header}\r\n").encode() + BODY)
+            await writer.drain()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.5 if header else 0.3):
+                    await reader.readline()
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+        await until(lambda: gateway.metric("fovea_body_bytes_in_flight") == 0)
+        growth = rss(gateway) - before
+        engine.go.set()
+        await asyncio.sleep(0.5)  # until those that it kept waiting have closed
+        return growth
+
+
+@pytest.mark.parametrize("header", ["", "x-request-timeout-seconds: 0.3\r\n"], ids=["hung up", "deadline"])
+def test_requests_that_end_early_leave_nothing_behind(tmp_path: pathlib.Path, header: str) -> None:
+    assert asyncio.run(growth_by_those_that_give_up(tmp_path, header)) < 6 * len(BODY)
 
 
 async def refused_and_then_taken(folder: pathlib.Path) -> tuple[httpx.Response, httpx.Response]:

@@ -94,6 +94,13 @@ def test_a_request_that_fails_is_told_with_its_status(engine: FakeEngine, receiv
     assert told[400] == 0, "the caller's, not ours"
 
 
+def test_without_an_endpoint_the_caller_s_trace_is_passed_on(engine: FakeEngine, tmp_path: pathlib.Path) -> None:
+    with running_gateway(tmp_path, engine.url) as gateway:
+        parent = f"00-{TRACE}-{PARENT}-01"
+        httpx.post(f"{gateway.url}/v1/chat/completions", json=HELLO, headers={"traceparent": parent})
+    assert engine.headers[0]["traceparent"] == parent
+
+
 def test_without_an_endpoint_nothing_is_traced(engine: FakeEngine, tmp_path: pathlib.Path) -> None:
     with running_gateway(tmp_path, engine.url) as gateway:
         httpx.post(f"{gateway.url}/v1/chat/completions", json=HELLO)

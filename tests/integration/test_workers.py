@@ -3,6 +3,7 @@
 import asyncio
 import pathlib
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -169,6 +170,21 @@ def test_on_sigterm_all_workers_let_their_answers_end(gateway: RunningGateway, e
         gateway.process.send_signal(signal.SIGTERM)
         assert [line for line in lines if line][-1] == "data: [DONE]"
     assert gateway.process.wait(10) == 0
+
+
+def test_a_second_ctrl_c_ends_all_at_once(gateway: RunningGateway, engine: FakeEngine) -> None:
+    async def answer(_: Request) -> Response:
+        return stream([str(number) for number in range(2000)], gap_s=0.05)
+
+    engine.answer = answer
+    with httpx.stream("POST", f"{gateway.url}{PATH}", json=KINDS["streamed"]) as response:
+        lines = response.iter_lines()
+        next(lines)
+        gateway.process.send_signal(signal.SIGINT)
+        time.sleep(1)
+        assert gateway.process.poll() is None, "an answer runs"
+        gateway.process.send_signal(signal.SIGINT)
+        gateway.process.wait(10)
 
 
 def test_workers_do_not_outlive_what_started_them(gateway: RunningGateway) -> None:

@@ -1,6 +1,8 @@
 """What ends a block early, and with which error."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -91,3 +93,30 @@ def test_whoever_cancels_the_task_is_heard() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(main())
+
+
+class Body:
+    """Stands for the megabytes of a request."""
+
+
+def test_what_ends_a_block_keeps_nothing_of_it() -> None:
+    """Collections are rare: what waited for one would be megabytes for each client that hung up."""
+
+    async def late() -> weakref.ref[Body]:
+        body = Body()
+        kept = weakref.ref(body)
+        try:
+            async with Patience(now_s() + 0.01, Late()):
+                await asyncio.sleep(1)
+        except Late:
+            return kept
+        raise AssertionError
+
+    async def main() -> Body | None:
+        return (await asyncio.ensure_future(late()))()
+
+    gc.disable()
+    try:
+        assert asyncio.run(main()) is None
+    finally:
+        gc.enable()
