@@ -44,7 +44,7 @@ test: linux debian-tools
 
 .PHONY: all-tests
 all-tests: $(VENV)/.demo check
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests/engine tests/e2e
 
 test-full:
 	$(MAKE) demo ONCE=1
