@@ -4,7 +4,7 @@ __main__.py   `python -m gateway`
 server.py     one process that serves, under uvicorn, or several
 workers.py    keeps several processes running
 app.py        the application: routes, error handlers and the resources it opens and closes
-http_protocol.py  uvicorn's HTTP protocol, with two things mended
+http_protocol.py  uvicorn's HTTP protocol, with two things mended and a body copied less often
 settings.py   the one settings object; the only reader of the environment
 errors.py     the exception tree; status, OpenAI type and code of each
 body.py       request bytes to a small JSON document and the images that were in it, and back

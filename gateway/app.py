@@ -143,10 +143,8 @@ def _json(document: dict[str, Any]) -> Response:
     return Response(orjson.dumps(document), media_type="application/json")
 
 
-def _on_gateway_error(request: Request, error: Exception) -> Response:
+def _on_gateway_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
-    if error.status >= 500:
-        RequestRecord.of(request.scope).failed(error)
     return error_response(error)
 
 

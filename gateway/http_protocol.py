@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with two things mended that clients meet."""
+"""uvicorn's HTTP protocol, with two things mended that clients meet, and a body copied less often."""
 
 import re
 

@@ -65,7 +65,7 @@ class Metrics:
         """One of which the workers that live each have a part."""
         return Gauge(name, meaning, labels, registry=self.registry, multiprocess_mode="livesum")
 
-    def ended(self, series: "Series", status: int, seconds: float, first_byte_s: float | None) -> None:
+    def ended(self, series: Series, status: int, seconds: float, first_byte_s: float | None) -> None:
         """Counts a request that has ended; `seconds` and `first_byte_s` are from its first byte on."""
         instruments = self._of_series.get(series)
         if instruments is None:

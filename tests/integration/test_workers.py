@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tests.conftest import RunningGateway, running_gateway
-from tests.fake_engine import FakeEngine, completion, stream
+from tests.fake_engine import Answer, FakeEngine, completion, stream
 from tests.watching import SOON_S, eventually
 
 WORKERS = 4
@@ -35,6 +35,7 @@ STATUS = {"answered": 200, "streamed": 200, "refused": 400, "not found": 404}
 @pytest.fixture
 def gateway(engine: FakeEngine, tmp_path: pathlib.Path) -> Iterator[RunningGateway]:
     with running_gateway(tmp_path, engine.url, FOVEA_WORKERS=str(WORKERS)) as running:
+        assert eventually(lambda: len(workers(running)) == WORKERS)
         yield running
 
 
@@ -49,6 +50,15 @@ def sockets(process: psutil.Process) -> list[Any]:
         return process.net_connections()
     except psutil.NoSuchProcess:
         return []
+
+
+def streaming(deltas: int) -> Answer:
+    """An engine's answer: a stream of 20 deltas a second."""
+
+    async def answer(_: Request) -> Response:
+        return stream([str(number) for number in range(deltas)], gap_s=0.05)
+
+    return answer
 
 
 async def ask_all(url: str, count: int) -> Counter[int]:
@@ -90,7 +100,6 @@ def kill_one(gateway: RunningGateway) -> None:
 
 
 def test_counts_are_exact_over_all_workers_and_after_one_was_killed(gateway: RunningGateway) -> None:
-    assert eventually(lambda: len(workers(gateway)) == WORKERS)
     asked = asyncio.run(ask_all(gateway.url, 100))
     assert eventually(lambda: counted(gateway) == asked), (counted(gateway), asked)
     kill_one(gateway)
@@ -119,7 +128,6 @@ def test_a_worker_killed_under_load_takes_along_what_it_answered_and_nothing_els
         return await asking
 
     engine.answer = slow
-    assert eventually(lambda: len(workers(gateway)) == WORKERS)
     statuses = asyncio.run(ask_while_one_dies())
     broke_off = statuses.pop(0)
     assert 0 < broke_off <= AT_ONCE
@@ -133,9 +141,6 @@ def test_a_worker_killed_under_load_takes_along_what_it_answered_and_nothing_els
 
 def test_streams_on_other_workers_outlive_one(gateway: RunningGateway, engine: FakeEngine) -> None:
     """In flight: 16 streams over four workers. Those on the dead one break off, the others come to their end."""
-
-    async def answer(_: Request) -> Response:
-        return stream([str(number) for number in range(40)], gap_s=0.05)
 
     async def read_one(session: aiohttp.ClientSession) -> bool:
         try:
@@ -152,18 +157,14 @@ def test_streams_on_other_workers_outlive_one(gateway: RunningGateway, engine: F
             busiest.kill()
             return Counter(await asyncio.gather(*reading))
 
-    engine.answer = answer
-    assert eventually(lambda: len(workers(gateway)) == WORKERS)
+    engine.answer = streaming(40)
     ended_well = asyncio.run(read_while_one_dies())
     assert ended_well[True] > 0
     assert ended_well[False] > 0
 
 
 def test_on_sigterm_all_workers_let_their_answers_end(gateway: RunningGateway, engine: FakeEngine) -> None:
-    async def answer(_: Request) -> Response:
-        return stream([str(number) for number in range(20)], gap_s=0.05)
-
-    engine.answer = answer
+    engine.answer = streaming(20)
     with httpx.stream("POST", f"{gateway.url}{PATH}", json=KINDS["streamed"]) as response:
         lines = response.iter_lines()
         next(lines)
@@ -173,10 +174,7 @@ def test_on_sigterm_all_workers_let_their_answers_end(gateway: RunningGateway, e
 
 
 def test_a_second_ctrl_c_ends_all_at_once(gateway: RunningGateway, engine: FakeEngine) -> None:
-    async def answer(_: Request) -> Response:
-        return stream([str(number) for number in range(2000)], gap_s=0.05)
-
-    engine.answer = answer
+    engine.answer = streaming(2000)
     with httpx.stream("POST", f"{gateway.url}{PATH}", json=KINDS["streamed"]) as response:
         lines = response.iter_lines()
         next(lines)
@@ -188,7 +186,6 @@ def test_a_second_ctrl_c_ends_all_at_once(gateway: RunningGateway, engine: FakeE
 
 
 def test_workers_do_not_outlive_what_started_them(gateway: RunningGateway) -> None:
-    assert eventually(lambda: len(workers(gateway)) == WORKERS)
     running = workers(gateway)
     gateway.process.kill()
     gone, alive = psutil.wait_procs(running, timeout=SOON_S)
