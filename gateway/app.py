@@ -19,8 +19,16 @@ from gateway import __version__
 from gateway.catalog.models import MIB, Catalog
 from gateway.drain import Drain
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, PathNotFound, shortened
+from gateway.images.fetch import ImageFetcher
+from gateway.images.shrunk import ShrunkImages
+from gateway.images.sized import ImageLimits
+from gateway.images.workers import PixelWorkers
 from gateway.memory import BodyMemory
-from gateway.pipeline.chat import PATH, ChatCompletions, unknown_model
+from gateway.pipeline.chat import PATH, ChatCompletions
+from gateway.pipeline.estimate import PATH as ESTIMATE_PATH
+from gateway.pipeline.estimate import Estimates
+from gateway.pipeline.images import Images
+from gateway.pipeline.prepare import unknown_model
 from gateway.settings import Settings
 from gateway.telemetry.logs import log_event
 from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
@@ -46,9 +54,12 @@ def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain,
     tracing = tracing_to(settings.otlp_endpoint, settings.trace_ratio)
     memory = BodyMemory(settings.body_mib_in_flight * MIB // settings.workers, metrics.body_bytes.set)
     pages = _Pages(catalog, created, metrics, probe.models, drain)
-    chat = ChatCompletions(catalog, engine, tracing, settings.request_timeout_s, memory)
+    images = _images(settings)
+    chat = ChatCompletions(catalog, images, engine, tracing, settings.request_timeout_s, memory)
+    estimates = Estimates(catalog, images, settings.request_timeout_s, memory)
     routes = [
         Route(PATH, chat, methods=["POST"]),
+        Route(ESTIMATE_PATH, estimates.estimate, methods=["POST"]),
         Route("/v1/models", pages.models),
         Route("/v1/models/{model}", pages.model),
         Route("/healthz", pages.healthz),
@@ -60,7 +71,7 @@ def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain,
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with probe.running(), engine:
+        async with probe.running(), engine, images.workers:
             log_event("gateway_started", version=__version__, models=list(catalog.models))
             if keys is None:
                 log_event("no_api_keys", logging.WARNING, reason="everybody who reaches this address is let in")
@@ -81,6 +92,31 @@ def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain,
     if keys is not None:
         app = RequireKey(app, keys)
     return RequestTelemetry(app, metrics, {route.endpoint: route.path for route in routes})
+
+
+def _images(settings: Settings) -> Images:
+    limits = ImageLimits(
+        image_mib=settings.image_mib,
+        images_mib=settings.images_mib,
+        image_megapixels=settings.image_megapixels,
+        image_side_pixels=settings.image_side_pixels,
+        image_min_side_pixels=settings.image_min_side_pixels,
+        image_aspect=settings.image_aspect,
+    )
+    fetcher = ImageFetcher(
+        schemes=frozenset(settings.image_url_schemes),
+        allowed_hosts=frozenset(settings.image_url_hosts),
+        max_bytes=int(settings.image_mib * MIB),
+        at_once=settings.image_fetches,
+        total_s=settings.image_fetch_s,
+    )
+    workers = PixelWorkers(
+        processes=settings.pixel_processes,
+        memory_mib=settings.image_memory_mib,
+        timeout_s=settings.image_decode_s,
+        max_pixels=int(settings.image_megapixels * 1e6),
+    )
+    return Images(limits, fetcher, workers, ShrunkImages(settings.shrunk_images_mib * MIB))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

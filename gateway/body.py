@@ -7,9 +7,10 @@ out again. On the way out the URLs are put back as they came.
 
 import asyncio
 import binascii
+import itertools
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,6 +128,8 @@ _BLOCK_BYTES = 64 * 1024
 """Base64 is decoded by blocks that stay in a core's cache; a multiple of four."""
 
 _BEGINS = b'"data:'
+_LOOKED_AT = 1024
+"""So many strings that begin so are looked at; a body of nothing else would keep this process from all others for seconds."""
 _KEY_BEFORE = re.compile(rb'"url"[ \t\r\n]*:[ \t\r\n]*"$')
 _KEY_WITHIN_BYTES = 64
 _HEADER = re.compile(rb"data:([!#-+\--:<-\[\]-~]*)(?:;[!#-+\--:<-\[\]-~]*)*;base64,")
@@ -142,13 +145,12 @@ def cut(body: bytes | bytearray) -> Cut:
     """
     if body.find(_BEGINS) < 0:
         return Cut(body, {})
-    # Nobody who wrote the body can have known it.
-    name = f"fovea:{secrets.token_hex(16)}:"
+    name = _unknown_name()
     view = memoryview(body)
     pieces: list[bytes | memoryview] = []
     urls: dict[str, DataUrl] = {}
     done = 0
-    for start, end in _strings_that_begin_with_data(body):
+    for start, end in itertools.islice(_strings_that_begin_with_data(body), _LOOKED_AT):
         url = _data_url(body, view, start, end)
         if url is not None:
             stand_in = f"{name}{len(urls)}"
@@ -160,13 +162,24 @@ def cut(body: bytes | bytearray) -> Cut:
     return Cut(b"".join((*pieces, view[done:])), urls)
 
 
-def splice(rest: bytes, urls: Mapping[str, DataUrl]) -> tuple[bytes | memoryview, ...]:
-    """`rest`, in which every stand-in occurs once and in its order, with the URLs back in their places."""
-    pieces: list[bytes | memoryview] = []
-    for stand_in, url in urls.items():
+def stand_ins(number: int) -> list[str]:
+    """So many words that occur in no request."""
+    name = _unknown_name()
+    return [f"{name}{index}" for index in range(number)]
+
+
+def _unknown_name() -> str:
+    """Nobody who wrote the body can have known it."""
+    return f"fovea:{secrets.token_hex(16)}:"
+
+
+def splice(rest: bytes, pieces: Mapping[str, Sequence[bytes | memoryview]]) -> tuple[bytes | memoryview, ...]:
+    """`rest`, in which every stand-in occurs once and in its order, with the pieces that each stands for in its place."""
+    parts: list[bytes | memoryview] = []
+    for stand_in, piece in pieces.items():
         before, _, rest = rest.partition(stand_in.encode())
-        pieces += (before, url.text)
-    return (*pieces, rest)
+        parts += (before, *piece)
+    return (*parts, rest)
 
 
 def _strings_that_begin_with_data(body: bytes | bytearray) -> Iterator[tuple[int, int]]:

@@ -8,6 +8,7 @@ GatewayError
 │   ├── UnknownField            400  no such field
 │   ├── UnsupportedField        400  a field that exists elsewhere, with what to use instead
 │   ├── InvalidImage            400  an image that cannot be taken
+│   │   └── ImageOverLimit      400  an image, or all of a request's, beyond a limit that the message names
 │   ├── InvalidApiKey           401
 │   ├── ModelNotFound           404
 │   ├── PathNotFound            404
@@ -16,9 +17,10 @@ GatewayError
 │   ├── BodyTooLarge            413
 │   └── UnsupportedMediaType    415
 ├── TryLater                    503  comes with Retry-After
-│   ├── Overloaded              503  the gateway holds as many bytes of bodies as it may
+│   ├── Overloaded              503  the gateway holds as many bytes, or fetches as many images, as it may
 │   └── EngineUnavailable       503  no engine could take it
 ├── EngineFailed                502  the engine gave no usable answer
+│   └── EngineErred             502  it lives, and says that it failed on the request, which may be why
 ├── DeadlineExceeded            504  the answer did not come within the request's deadline
 └── InternalError               500  ours
 
@@ -100,6 +102,12 @@ class InvalidImage(RequestError):
     """An image that cannot be taken: its source, its encoding or its format."""
 
     code = "invalid_image"
+
+
+class ImageOverLimit(InvalidImage):
+    """An image beyond a limit, which the message names with its value and the image's own."""
+
+    code = "image_over_limit"
 
 
 class InvalidApiKey(RequestError):
@@ -198,6 +206,10 @@ class EngineFailed(GatewayError):
 
     status = 502
     code = "engine_error"
+
+
+class EngineErred(EngineFailed):
+    """The engine lives, and says that it failed on this request: something in it may be why."""
 
 
 class DeadlineExceeded(GatewayError):

@@ -15,6 +15,7 @@ from gateway.catalog.models import Catalog
 from gateway.catalog.read import load_catalog
 from gateway.drain import Drain, DrainingServer, exit_in_good_order
 from gateway.http_protocol import Http11Protocol
+from gateway.images.addresses import AllowedHosts
 from gateway.memory import collect_garbage_less_often, give_large_blocks_back
 from gateway.settings import Settings, SettingsError
 from gateway.telemetry.logs import configure_logs
@@ -30,6 +31,7 @@ def run(settings: Settings) -> None:
     """
     catalog = load_catalog(settings.catalog)
     _require_room_for_one_body(settings, catalog)
+    _require_hosts_that_can_be(settings)
     created = int(settings.catalog.stat().st_mtime)
     if settings.workers == 1:
         _serve(settings, catalog, created, Metrics())
@@ -71,6 +73,13 @@ def _require_room_for_one_body(settings: Settings, catalog: Catalog) -> None:
             f"FOVEA_BODY_MIB_IN_FLIGHT is {settings.body_mib_in_flight}, and limits.body_mib of the catalog is "
             f"{catalog.limits.body_mib}: the largest bodies would always be refused by {settings.workers} worker(s)"
         )
+
+
+def _require_hosts_that_can_be(settings: Settings) -> None:
+    try:
+        AllowedHosts.of(frozenset(settings.image_url_hosts))
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
 
 
 def _serve(settings: Settings, catalog: Catalog, created: int, metrics: Metrics) -> None:

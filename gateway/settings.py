@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 PREFIX = "FOVEA_"
 _OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -15,10 +15,15 @@ class SettingsError(Exception):
     """The environment does not make settings; the message names each variable."""
 
 
+def _listed(value: object) -> object:
+    """A variable holds a list as text, with commas."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
 class Settings(BaseModel):
     """What the gateway is told by its environment; each field is the variable of its name in capitals after `FOVEA_`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     catalog: Annotated[pathlib.Path, Field(description="The catalog file.")]
     engines_url: Annotated[
@@ -61,6 +66,49 @@ class Settings(BaseModel):
         float, Field(ge=0, le=1, description="The share of traces that is kept, of those that no caller has begun.")
     ] = 1.0
     connect_timeout_s: Annotated[float, Field(gt=0, description="How long connecting to an engine may take, in seconds.")] = 5.0
+    image_mib: Annotated[float, Field(gt=0, description="The largest file of one image, in MiB.")] = 20.0
+    images_mib: Annotated[float, Field(gt=0, description="The files of all images of one request together, in MiB.")] = 50.0
+    image_megapixels: Annotated[float, Field(gt=0, description="The most pixels of one image, in millions.")] = 50.0
+    image_side_pixels: Annotated[int, Field(ge=1, description="The longest side of an image.")] = 16384
+    image_min_side_pixels: Annotated[
+        int, Field(ge=1, description="The shortest side of an image; processors take a side of 1 or 3 for the colours.")
+    ] = 4
+    image_aspect: Annotated[float, Field(ge=1, description="The longer side of an image over its shorter one, at most.")] = (
+        100.0
+    )
+    image_decode_s: Annotated[
+        float,
+        Field(gt=0, le=600, description="How long shrinking one image may take, in seconds, in a process that is killed then."),
+    ] = 10.0
+    image_memory_mib: Annotated[
+        int,
+        Field(
+            ge=64,
+            description="How much memory a process that shrinks images may take, in MiB: some 64, 24 for each million pixels "
+            "and three times the file.",
+        ),
+    ] = 1536
+    pixel_processes: Annotated[
+        int, Field(ge=1, description="How many processes shrink images, one core each, for each worker.")
+    ] = 2
+    shrunk_images_mib: Annotated[
+        int, Field(ge=0, description="How many MiB of shrunk images each worker keeps for further questions about them.")
+    ] = 64
+    image_url_schemes: Annotated[
+        tuple[Literal["https", "http"], ...],
+        BeforeValidator(_listed),
+        Field(description="The schemes of the addresses that images are fetched from, with commas; empty for no fetching."),
+    ] = ("https",)
+    image_url_hosts: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_listed),
+        Field(
+            description="Hosts that images are fetched from although they are internal, with commas: names, `.suffixes`, "
+            "addresses, networks; without a port an entry stands for any."
+        ),
+    ] = ()
+    image_fetch_s: Annotated[float, Field(gt=0, description="How long fetching one image may take, in seconds.")] = 5.0
+    image_fetches: Annotated[int, Field(ge=1, description="How many images are fetched at once, by each worker.")] = 32
 
     @model_validator(mode="after")
     def _strangers_need_keys(self) -> Self:

@@ -1,6 +1,8 @@
 """The catalog: one YAML file that names every model, read by the gateway, by `deploy/` and by `fovea plan`.
 
-models.py     the types of the file
-read.py       file to types; every mistake named with its key and line
-families.py   what all models of one family share
+models.py        the types of the file
+read.py          file to types; every mistake named with its key and line
+families.py      what all models of one family share
+image_rules.py   what becomes of an image: the tokens it costs, the size to send; families of one resize
+tiling_rules.py  the same for families that cut an image into tiles
 """

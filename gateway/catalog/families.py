@@ -3,6 +3,17 @@
 import enum
 from dataclasses import dataclass
 
+from gateway.catalog.image_rules import Blip2Rule, Gemma3Rule, LlavaRule, Qwen3Rule, QwenRule, Rule
+from gateway.catalog.tiling_rules import (
+    DeepseekVl2Rule,
+    Idefics3Rule,
+    InternVLRule,
+    LlavaNextRule,
+    LlavaOnevisionRule,
+    MllamaRule,
+    SmolVlmRule,
+)
+
 
 class FamilyName(enum.StrEnum):
     """The families Fovea knows; a model's `family` in the catalog is one of them."""
@@ -10,8 +21,16 @@ class FamilyName(enum.StrEnum):
     QWEN2_VL = "qwen2_vl"
     QWEN2_5_VL = "qwen2_5_vl"
     QWEN3_VL = "qwen3_vl"
+    LLAVA = "llava"
     LLAVA_NEXT = "llava_next"
+    LLAVA_ONEVISION = "llava_onevision"
     INTERNVL = "internvl"
+    GEMMA3 = "gemma3"
+    IDEFICS3 = "idefics3"
+    SMOLVLM = "smolvlm"
+    DEEPSEEK_VL2 = "deepseek_vl2"
+    BLIP2 = "blip2"
+    MLLAMA = "mllama"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +38,28 @@ class Family:
     """Facts about a family, each with its source.
 
     `tool_parser` is vLLM's name of the parser for the family's own way of writing tool calls, None where its models were
-    not trained to write any (vLLM 0.32, docs/features/tool_calling.md).
+    not trained to write any, or where that is not known here (vLLM 0.32, docs/features/tool_calling.md). `image_rule` says
+    what its processor makes of an image; a model's `image_processor` in the catalog says where it differs.
     """
 
     tool_parser: str | None
+    image_rule: type[Rule]
 
 
 FAMILIES: dict[FamilyName, Family] = {
     # Qwen2-VL's published chat template has no section for tools.
-    FamilyName.QWEN2_VL: Family(tool_parser=None),
+    FamilyName.QWEN2_VL: Family(tool_parser=None, image_rule=QwenRule),
     # Qwen2.5 and Qwen3 write `<tool_call>{json}</tool_call>`, which is Hermes' form.
-    FamilyName.QWEN2_5_VL: Family(tool_parser="hermes"),
-    FamilyName.QWEN3_VL: Family(tool_parser="hermes"),
-    FamilyName.LLAVA_NEXT: Family(tool_parser=None),
-    FamilyName.INTERNVL: Family(tool_parser=None),
+    FamilyName.QWEN2_5_VL: Family(tool_parser="hermes", image_rule=QwenRule),
+    FamilyName.QWEN3_VL: Family(tool_parser="hermes", image_rule=Qwen3Rule),
+    FamilyName.LLAVA: Family(tool_parser=None, image_rule=LlavaRule),
+    FamilyName.LLAVA_NEXT: Family(tool_parser=None, image_rule=LlavaNextRule),
+    FamilyName.LLAVA_ONEVISION: Family(tool_parser=None, image_rule=LlavaOnevisionRule),
+    FamilyName.INTERNVL: Family(tool_parser=None, image_rule=InternVLRule),
+    FamilyName.GEMMA3: Family(tool_parser=None, image_rule=Gemma3Rule),
+    FamilyName.IDEFICS3: Family(tool_parser=None, image_rule=Idefics3Rule),
+    FamilyName.SMOLVLM: Family(tool_parser=None, image_rule=SmolVlmRule),
+    FamilyName.DEEPSEEK_VL2: Family(tool_parser=None, image_rule=DeepseekVl2Rule),
+    FamilyName.BLIP2: Family(tool_parser=None, image_rule=Blip2Rule),
+    FamilyName.MLLAMA: Family(tool_parser=None, image_rule=MllamaRule),
 }

@@ -1,10 +1,12 @@
 """The types of the catalog file; a key that is not here is an error."""
 
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from gateway.catalog.families import FAMILIES, Family, FamilyName
+from gateway.catalog.image_rules import Budget, ImageRule
 
 TENSOR_PARALLEL_FROM_B = 26
 """From this many billion parameters, rounded as models are named, a model is tensor-parallel unless its entry says why not."""
@@ -87,6 +89,12 @@ class Model(_Entry):
     context_tokens: Annotated[int, Field(ge=256)]
     """The longest prompt and answer together; images count as the tokens they become."""
     images_per_request: Annotated[int, Field(ge=0)] = 8
+    image_processor: dict[str, Any] = {}
+    """Where the model's preprocessor_config.json differs from its family's rule for images; vLLM reads that file itself."""
+    max_image_pixels: Annotated[int, Field(ge=1)] | None = None
+    """A limit below the model's own; a larger image is shrunk to it."""
+    auto_detail: Literal["low", "high"] = "high"
+    """What `detail: auto` of an image means here, and an image that says nothing."""
     concurrency: Annotated[int, Field(ge=1)]
     """Requests that one replica works on at once."""
     queue_depth: Annotated[int, Field(ge=0)]
@@ -121,6 +129,26 @@ class Model(_Entry):
         if kv_heads % workers and workers % kv_heads:
             raise ValueError(f"tensor_parallel {workers} neither divides kv_heads {kv_heads} nor is a multiple of it")
         return self
+
+    @model_validator(mode="after")
+    def _image_processor_fits_the_family(self) -> Self:
+        try:
+            self.image_rule.tokens(*self.image_rule.sent_size(1000, 700, Budget(max_pixels=None, max_side=512)))
+        except ArithmeticError as error:
+            raise ValueError("image_processor: with these values an image cannot be sized") from error
+        except ValidationError as error:
+            detail = error.errors()[0]
+            key = ".".join(str(step) for step in detail["loc"])
+            if detail["type"] != "extra_forbidden":
+                raise ValueError(f"image_processor.{key}: {detail['msg'][:1].lower()}{detail['msg'][1:]}") from error
+            known = ", ".join(self.family_facts.image_rule.model_fields)
+            raise ValueError(f"image_processor.{key} is not known; {self.family} has {known}") from error
+        return self
+
+    @cached_property
+    def image_rule(self) -> ImageRule:
+        """What becomes of an image on its way into this model."""
+        return self.family_facts.image_rule.model_validate(self.image_processor)
 
     @property
     def family_facts(self) -> Family:

@@ -1,4 +1,16 @@
-"""The images of a request.
+"""The images of a request: pipeline/images.py puts these together.
 
-source.py  where an image comes from, and whether that can be taken
+source.py          where an image comes from, and whether that can be taken
+addresses.py       where a URL points, and whether images may come from there
+fetch.py           the bytes behind a URL
+encoded.py         an image as it came, base64 or bytes, read in places
+header.py          format, size and orientation from the first bytes
+containers/        the formats' own headers, one file each
+sized.py           what an image becomes for a model: refused, passed on or shrunk, and its tokens
+normalise.py       what is done to an image, known from its header
+workers.py         the processes in which images are decoded
+pixel_protocol.py  what the gateway and such a process say to one another
+pixels.py          what is done to the pixels, in that process
+digest.py          what an image is known by
+shrunk.py          images that were shrunk lately
 """

@@ -4,37 +4,28 @@ docs/life-of-a-request.md tells the same in words.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import orjson
 from starlette.types import Receive, Scope, Send
 
-from gateway.body import ClientDisconnected, DataUrl, cut, parse_document, read_body, splice
-from gateway.catalog.models import Catalog, Model
+from gateway.body import ClientDisconnected, read_body
+from gateway.catalog.models import Catalog
 from gateway.deadline import Patience, requested_timeout_s
-from gateway.errors import (
-    BodyTooSlow,
-    DeadlineExceeded,
-    GatewayError,
-    InvalidField,
-    ModelNotFound,
-    UnsupportedField,
-    shortened,
-)
-from gateway.images.source import check_data_url, check_image_url
+from gateway.errors import BodyTooSlow, DeadlineExceeded, EngineErred, GatewayError, ImageOverLimit
+from gateway.images.sized import SizedImage
 from gateway.memory import BodyMemory, Share
+from gateway.pipeline.hang_up import ending_with_client
+from gateway.pipeline.images import Images, fitted, told
+from gateway.pipeline.prepare import Asked, rendered, understood
 from gateway.pipeline.relay import end_stream, relay_stream, relay_whole
 from gateway.telemetry.request import REQUEST_ID_HEADER, RequestRecord
 from gateway.telemetry.tracing import Tracing, tell_end
 from gateway.upstream.engine import Engine
-from gateway.wire.chat import ChatCompletionRequest, parse_chat
 from gateway.wire.errors import error_response
 
 PATH = "/v1/chat/completions"
-MODEL_HEADER = "x-fovea-model"
-LEFT_OUT_HEADER = "x-fovea-left-out"
 
 _LAST_EVENT_S = 5.0
 
@@ -45,7 +36,9 @@ class Ready:
 
     model: str
     body: tuple[bytes | memoryview, ...]
-    """Its parts in order: words of ours, and images as they came."""
+    """Its parts in order: words of ours, and images."""
+    images: list[SizedImage]
+    """What became of each image: boxes in an answer are in the pixels of what was sent."""
     stream: bool
     headers: Mapping[str, str]
     """What the response says about how the request was taken."""
@@ -56,6 +49,7 @@ class ChatCompletions:
     """POST /v1/chat/completions, as an ASGI application."""
 
     catalog: Catalog
+    images: Images
     engine: Engine
     tracing: Tracing
     request_timeout_s: float
@@ -84,16 +78,38 @@ class ChatCompletions:
             with self.tracing.step("read body"):
                 body = await read_body(headers, receive, self.catalog.limits.body_bytes, share)
             with self.tracing.step("prepare"):
-                ready = prepare(body, self.catalog)
-            record.routed(ready.model, stream=ready.stream)
-            timeout_s = min(timeout_s, self.catalog.models[ready.model].longest_answer_s)
+                asked = understood(body, self.catalog, self.images.limits)
+            record.routed(asked.request.model, stream=asked.stream)
+            timeout_s = min(timeout_s, asked.model.longest_answer_s)
             patience.until(started_s + timeout_s, DeadlineExceeded(f"The answer did not come within {timeout_s:g} s."))
-            watching = asyncio.ensure_future(_watch(receive, patience))
-            try:
-                with self.tracing.engine_call(ready.model, headers) as trace_headers:
-                    await self._relay(ready, {REQUEST_ID_HEADER: record.request_id, **trace_headers}, send)
-            finally:
-                watching.cancel()
+            with ending_with_client(receive, patience):
+                await self._answer(asked, headers, record, share, send)
+
+    async def _answer(self, asked: Asked, headers: Mapping[str, str], record: RequestRecord, share: Share, send: Send) -> None:
+        ready = await self._ready(asked, share)
+        try:
+            with self.tracing.engine_call(ready.model, headers) as trace_headers:
+                await self._relay(ready, {REQUEST_ID_HEADER: record.request_id, **trace_headers}, send)
+        except EngineErred:
+            if not record.is_answering:
+                await self.images.check(asked, ready.images)
+            raise
+
+    async def _ready(self, asked: Asked, share: Share) -> Ready:
+        if not asked.images:
+            return Ready(asked.request.model, rendered(asked, []), [], asked.stream, asked.headers)
+        with self.tracing.step("images"):
+            images = fitted(asked, await self.images.here(asked, share), asked.request.model, asked.model)
+            body = rendered(asked, await self.images.replaced(asked, images, share))
+        self._check_size(body)
+        return Ready(asked.request.model, body, images, asked.stream, asked.headers | told(images))
+
+    def _check_size(self, body: Sequence[bytes | memoryview]) -> None:
+        """What was fetched or shrunk may be larger than what came; engines have the limit that bodies have here."""
+        size, limit = sum(map(len, body)), self.catalog.limits.body_bytes
+        if size > limit:
+            message = f"With its images made ready the request has {size} bytes; limits.body_mib allows {limit}."
+            raise ImageOverLimit(message, param="messages")
 
     async def _relay(self, ready: Ready, headers: Mapping[str, str], send: Send) -> None:
         async with self.engine.complete(ready.model, ready.body, headers) as answer:
@@ -101,13 +117,6 @@ class ChatCompletions:
                 await relay_stream(ready.model, answer, ready.headers, send)
             else:
                 await relay_whole(ready.model, answer, ready.headers, send)
-
-
-async def _watch(receive: Receive, patience: Patience) -> None:
-    """Ends the block once the client goes away: nobody is left to answer."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    patience.end(ClientDisconnected())
 
 
 async def _tell(error: GatewayError, record: RequestRecord, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,76 +131,3 @@ async def _tell(error: GatewayError, record: RequestRecord, scope: Scope, receiv
     if error.status >= 500:
         record.failed(error)
     await error_response(error)(scope, receive, send)
-
-
-def prepare(body: bytes | bytearray, catalog: Catalog) -> Ready:
-    """The request in `body`, checked and rendered for the engine.
-
-    Raises RequestError, naming the field.
-    """
-    cut_body = cut(body)
-    if cut_body.urls:
-        with suppress(GatewayError, _NotAllImages):
-            return _prepared(cut_body.rest, cut_body.urls, catalog)
-        # Rare, and told on the whole document: in the caller's own words, where a stand-in would say nothing.
-    return _prepared(body, {}, catalog)
-
-
-class _NotAllImages(Exception):
-    """A URL that was cut out of the body is not where an image is: within a tool's schema, say, or under a repeated key."""
-
-
-def _prepared(document: bytes | bytearray, urls: Mapping[str, DataUrl], catalog: Catalog) -> Ready:
-    request, left_out = parse_chat(parse_document(document))
-    model = catalog.models.get(request.model)
-    if model is None:
-        raise unknown_model(request.model, catalog)
-    _check_n(request, model)
-    _check_images(request, model, urls)
-    _check_tools(request, model)
-    headers = {MODEL_HEADER: request.model}
-    if left_out:
-        headers[LEFT_OUT_HEADER] = ", ".join(left_out)
-    return Ready(request.model, splice(_rendered(request), urls), bool(request.stream), headers)
-
-
-def _rendered(request: ChatCompletionRequest) -> bytes:
-    try:
-        return orjson.dumps(request.for_engine())
-    except orjson.JSONEncodeError as error:
-        # orjson reads JSON four times as deep as it writes it; no schema that an engine takes comes near either.
-        raise InvalidField("The request is nested too deeply: at most 254 levels.", param=None) from error
-
-
-def unknown_model(name: str, catalog: Catalog) -> ModelNotFound:
-    """The error for a model that the catalog does not have."""
-    return ModelNotFound(f"The model '{shortened(name)}' does not exist. Models: {', '.join(catalog.models)}.", param="model")
-
-
-def _check_n(request: ChatCompletionRequest, model: Model) -> None:
-    """vLLM counts `n` answers as `n` requests, and would for ever call its queue full."""
-    places = model.concurrency + model.queue_depth
-    if request.n is not None and request.n > places:
-        message = f"n is {request.n}; concurrency and queue_depth of '{request.model}' have room for {places}."
-        raise InvalidField(message, param="n")
-
-
-def _check_images(request: ChatCompletionRequest, model: Model, urls: Mapping[str, DataUrl]) -> None:
-    images = request.images()
-    if len(images) > model.images_per_request:
-        message = (
-            f"The request has {len(images)} images; images_per_request of '{request.model}' is {model.images_per_request}."
-        )
-        raise InvalidField(message, param="messages", reason="too_many_images")
-    if [url for _, url in images if url in urls] != list(urls):
-        raise _NotAllImages
-    for param, url in images:
-        if url in urls:
-            check_data_url(urls[url], param)
-        else:
-            check_image_url(url, param)
-
-
-def _check_tools(request: ChatCompletionRequest, model: Model) -> None:
-    if request.may_call_tools and model.effective_tool_parser is None:
-        raise UnsupportedField(f"The model '{request.model}' cannot call tools.", param="tools")

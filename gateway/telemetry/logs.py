@@ -27,8 +27,9 @@ def configure_logs(level: str) -> None:
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
-    # It would tell of every health check.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # They would tell of every health check, and of what others' servers answer.
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def log_event(event: str, level: int = logging.INFO, error: BaseException | None = None, **fields: object) -> None:

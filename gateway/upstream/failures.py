@@ -2,7 +2,7 @@
 
 import orjson
 
-from gateway.errors import EngineFailed, EngineRefused, EngineUnavailable, GatewayError
+from gateway.errors import EngineErred, EngineRefused, EngineUnavailable, GatewayError
 
 RETRY_AFTER_BUSY_S = 1
 """A full queue moves as soon as an answer ends."""
@@ -25,7 +25,7 @@ def failure(model: str, status: int, content_type: str, body: bytes, back_in_s: 
     if said is None and status in (404, 500, 502, 504):
         # Plain text comes from Ray or HAProxy: 404 without a route, 500 without a replica.
         return unreachable(model, back_in_s)
-    return EngineFailed(f"The engine of model '{model}' failed on this request.")
+    return EngineErred(f"The engine of model '{model}' failed on this request.")
 
 
 def failure_in_answer(model: str, error: bytes) -> GatewayError:

@@ -1,8 +1,9 @@
 """OpenAI's shapes, in and out.
 
-chat.py     the chat completion request: what is passed on, what is left out, what is refused
-invalid.py  pydantic's findings in OpenAI's words
-errors.py   the error form
-models.py   the model list
-sse.py      server-sent events as bytes
+chat.py       the chat completion request: what is passed on, what is left out, what is refused
+invalid.py    pydantic's findings in OpenAI's words
+errors.py     the error form
+estimates.py  what images would cost
+models.py     the model list
+sse.py        server-sent events as bytes
 """

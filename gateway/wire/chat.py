@@ -405,20 +405,28 @@ class ChatCompletionRequest(_Wire):
     def may_call_tools(self) -> bool:
         return bool(self.tools) and self.tool_choice != "none"
 
-    def images(self) -> list[tuple[str, str]]:
-        """Each image's place, written as OpenAI writes it, and its URL, in the order of the request."""
+    def images(self) -> list[tuple[str, ImageUrl]]:
+        """Each image, with its place written as OpenAI writes it, in the order of the request."""
         return [
-            (f"messages[{turn}].content[{place}].image_url.url", part.image_url.url)
+            (f"messages[{turn}].content[{place}].image_url.url", part.image_url)
             for turn, message in enumerate(self.messages)
             if isinstance(message, UserMessage) and not isinstance(message.content, str)
             for place, part in enumerate(message.content)
             if isinstance(part, ImagePart)
         ]
 
-    def for_engine(self) -> dict[str, Any]:
-        """The document to send to the engine: what the caller sent, as far as it is typed here and not null."""
+    def for_engine(self, image_urls: list[str]) -> dict[str, Any]:
+        """The document to send to the engine: what the caller sent, as far as it is typed here and not null.
+
+        Its images, in their order, are at `image_urls`, and without `detail`, for they have the size that it asks for.
+        """
         # A warning of pydantic's would carry the caller's words into the log.
-        return self.model_dump(exclude_unset=True, exclude_none=True, warnings=False)
+        document = self.model_dump(exclude_unset=True, exclude_none=True, warnings=False)
+        if image_urls:
+            parts = [part for _, part in _parts(document) if part["type"] == "image_url"]
+            for part, url in zip(parts, image_urls, strict=True):
+                part["image_url"] = {"url": url}
+        return document
 
 
 def parse_chat(document: dict[str, Any]) -> tuple[ChatCompletionRequest, tuple[str, ...]]:

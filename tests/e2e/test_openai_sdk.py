@@ -298,8 +298,10 @@ def test_a_raw_response_has_the_headers(client: openai.OpenAI) -> None:
 
 
 def test_an_image_that_cannot_be_decoded_is_a_400(client: openai.OpenAI) -> None:
+    header, _, payload = picture().partition(",")
+    half = f"{header},{payload[: len(payload) // 8 * 4]}"
     with pytest.raises(openai.BadRequestError, match=r"An image of the request cannot be decoded\."):
-        client.chat.completions.create(model="small", messages=about("data:image/png;base64,iVBORw0KGgpub3QgYSBwbmc="))
+        client.chat.completions.create(model="small", messages=about(half))
     assert prompt_tokens(client, about(picture())), "and the engine is well"
 
 

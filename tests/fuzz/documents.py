@@ -222,8 +222,15 @@ _HEADERS = (
     "data:,",
     "",
 )
-# PNG, JPEG, GIF, WebP, and two that are none.
-_SIGNATURES = ("iVBORw0KGgoA", "/9j/4AAQ", "R0lGODlh", "UklGRhIAAABXRUJQ", "AAAAAAAAAAAA", "")
+# The headers of 8x8 pixels as PNG, JPEG, GIF and WebP, and two that are none.
+_SIGNATURES = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAADElEQVR4",
+    "/9j/wAALCAAIAAgBAREA/9oACAEBAAA/AAAA",
+    "R0lGODdhCAAIAIEAAAAAAAAAAAAAAAAAACwAAAAACAAIAAAI",
+    "UklGRiQAAABXRUJQVlA4IBgAAAAwAQCdASoIAAgAAUAmJaQAA3AA/v02aAAA",
+    "AAAAAAAAAAAA",
+    "",
+)
 _FILLS = ("", "AAAA", "////", "AAA", "A=", "\u00e4", "\\", " ", "\n")
 _TAILS = ("", "AA==", "AB==", "AAA=", "A===", "====", "=", "A", "AA==AAAA", "\n", "-_", "\u0000", "\u2028", '"')
 

@@ -10,7 +10,9 @@ from gateway import body as sizes
 from gateway.body import Cut, cut, splice
 from gateway.catalog.read import parse_catalog
 from gateway.errors import GatewayError
-from gateway.pipeline.chat import Ready, _prepared, prepare
+from gateway.images.sized import Image, ImageLimits
+from gateway.images.source import RemoteImage
+from gateway.pipeline.prepare import Asked, _understood, rendered, understood
 from tests.fuzz.documents import STEERED, steered
 
 _MODEL = """
@@ -35,6 +37,10 @@ models:
     family: llava_next
     images_per_request: 16
 """)
+
+LIMITS = ImageLimits(
+    image_mib=1, images_mib=1, image_megapixels=1, image_side_pixels=1000, image_min_side_pixels=4, image_aspect=100
+)
 
 
 def check(data: bytes) -> None:
@@ -67,7 +73,7 @@ def check_cut(body: bytearray) -> None:
     if not found.urls:
         assert found.rest is body
         return
-    assert b"".join(splice(bytes(found.rest), found.urls)) == body
+    assert b"".join(splice(bytes(found.rest), {name: [url.text] for name, url in found.urls.items()})) == body
     before, after = _parsed(body), _parsed(found.rest)
     assert (before is None) == (after is None)
     if before is not None and after is not None:
@@ -106,14 +112,19 @@ def _tokens(document: Any, texts: Mapping[str, str]) -> Iterator[tuple[type, Any
 
 def check_prepare(body: bytearray) -> None:
     """With its images cut out or read whole, a request has one outcome, and that is a Ready or a GatewayError."""
-    assert outcome(lambda: prepare(body, CATALOG)) == outcome(lambda: _prepared(body, {}, CATALOG))
+    assert outcome(lambda: understood(body, CATALOG, LIMITS)) == outcome(lambda: _understood(body, {}, CATALOG, LIMITS))
 
 
-def outcome(prepared: Callable[[], Ready]) -> tuple[Any, ...]:
+def outcome(ask: Callable[[], Asked]) -> tuple[Any, ...]:
     """What comes of a request: the model, the document for it and what else is said, or an error's class and words."""
     try:
-        ready = prepared()
+        asked = ask()
+        sent = orjson.loads(b"".join(rendered(asked, [None] * len(asked.images))))
     except GatewayError as error:
         return type(error), error.message, error.param, error.error_code
-    sent = orjson.loads(b"".join(ready.body))
-    return ready.model, list(_tokens(sent, {})), ready.stream, ready.headers
+    images = [(image.param, image.detail, _facts(image.image)) for image in asked.images]
+    return asked.request.model, list(_tokens(sent, {})), images, asked.stream, asked.headers
+
+
+def _facts(image: Image | RemoteImage) -> object:
+    return image if isinstance(image, RemoteImage) else (image.header, image.encoded.size)

@@ -11,11 +11,11 @@ import httpx
 import psutil
 import pytest
 
-from tests.conftest import CATALOG, RunningGateway, running_gateway
+from tests.conftest import CATALOG, RunningGateway, noise, running_gateway
 
 AT_ONCE = 64
 MIB = 1024**2
-IMAGE = "data:image/png;base64," + "iVBORw0KGgoA" * (8 * MIB // 12)
+IMAGE = noise((1700, 1240))
 BODY = json.dumps(
     {"model": "tiny", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": IMAGE}}]}]}
 ).encode()

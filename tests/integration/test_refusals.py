@@ -46,17 +46,17 @@ BAD: dict[str, tuple[dict[str, Any], type[openai.APIStatusError], str, str]] = {
         "tools",
         "The model 'mute' cannot call tools",
     ),
-    "an image by address": (
-        {"messages": image("https://example.com/cat.png")},
+    "an image at an address that is not encrypted": (
+        {"messages": image("http://example.com/cat.png")},
         openai.BadRequestError,
         "messages[0].content[0].image_url.url",
-        "Images are taken as data: URLs, got one with scheme 'https'",
+        "FOVEA_IMAGE_URL_SCHEMES",
     ),
     "an image in a file": (
         {"messages": image("file:///etc/passwd")},
         openai.BadRequestError,
         "messages[0].content[0].image_url.url",
-        "got one with scheme 'file'",
+        "got scheme 'file'",
     ),
     "broken base64": (
         {"messages": image("data:image/png;base64,!!!!")},
@@ -74,7 +74,7 @@ BAD: dict[str, tuple[dict[str, Any], type[openai.APIStatusError], str, str]] = {
         {"messages": image("data:image/png;base64,aGVsbG8=")},
         openai.BadRequestError,
         "messages[0].content[0].image_url.url",
-        "not an image in a supported format: PNG, JPEG, WebP and GIF",
+        "The bytes are no image that is known; PNG, JPEG, WebP and GIF are taken",
     ),
     "an image format that is not taken": (
         {"messages": image("data:image/tiff;base64,SUkqAA==")},

@@ -58,6 +58,18 @@ MISTAKES = {
         "c.yaml:2: catalog: models.tiny: hardware of kind cpu needs kv_cache.memory_gib",
     ),
     "GPUs need their memory": (("kind: cpu", "kind: gpu"), "c.yaml:2: hardware: kind gpu needs gpus_per_node"),
+    "a parameter that the family's image processor does not have is named": (
+        ("    tier: edge", "    tier: edge\n    image_processor: {crop_size: 336}"),
+        "c.yaml:5: models.tiny: image_processor.crop_size is not known; qwen2_vl has size, min_pixels, max_pixels, patch_size",
+    ),
+    "a parameter within a parameter is named": (
+        ("    tier: edge", "    tier: edge\n    image_processor: {size: {shortest_edge: 0, longest_edge: 9}}"),
+        "c.yaml:5: models.tiny: image_processor.size.shortest_edge: input should be greater than or equal to 1",
+    ),
+    "a detail that nobody knows is named": (
+        ("    tier: edge", "    tier: edge\n    auto_detail: medium"),
+        "c.yaml:9: models.tiny.auto_detail: input should be 'low' or 'high'",
+    ),
 }
 
 
@@ -97,3 +109,13 @@ def test_the_tool_parser_is_the_entry_s_or_else_the_family_s() -> None:
     assert catalog.models["mute"].effective_tool_parser is None
     without = parse_catalog(CATALOG.replace("family: qwen2_vl", "family: qwen3_vl").replace("hermes", "none"))
     assert without.models["tiny"].effective_tool_parser is None
+
+
+def test_the_image_rule_is_the_family_s_with_what_the_entry_says_otherwise() -> None:
+    said = "tier: edge\n    image_processor: {size: {shortest_edge: 3136, longest_edge: 200704}}"
+    catalog = parse_catalog(CATALOG.replace("tier: edge", said, 1))
+    assert catalog.models["tiny"].image_rule.tokens(4000, 3000) == 18 * 13 + 2
+    assert parse_catalog(CATALOG).models["tiny"].image_rule.tokens(4000, 3000) == 143 * 107 + 2
+    said = "tier: server\n    image_processor: {image_grid_pinpoints: [[336, 672]]}"
+    catalog = parse_catalog(CATALOG.replace("tier: server", said, 1))
+    assert catalog.models["mute"].image_rule.tokens(336, 336) == 576 + 24 * 25 + 1

@@ -10,11 +10,17 @@ import pytest
 from gateway.catalog.models import Catalog
 from gateway.catalog.read import load_catalog
 from gateway.errors import GatewayError
-from gateway.pipeline.chat import Ready, prepare
-from tests.conftest import CATALOG, picture
+from gateway.images.sized import ImageLimits
+from gateway.images.source import RemoteImage
+from gateway.pipeline.prepare import Asked, Pieces, rendered, understood
+from tests.conftest import CATALOG, noise, picture
 
-LARGE = "data:image/png;base64," + "iVBORw0KGgoA" * 500
-"""Begins as a PNG does, and is long enough to be cut out."""
+LARGE = noise((32, 24))
+"""Long enough to be cut out."""
+
+LIMITS = ImageLimits(
+    image_mib=0.05, images_mib=1, image_megapixels=1, image_side_pixels=1000, image_min_side_pixels=4, image_aspect=100
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +51,10 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "another media type": request(image(LARGE.replace("image/png", "image/tiff"))),
     "a media type of many words": request(image(LARGE.replace("image/png", "x" * 200))),
     "broken base64": request(image(LARGE[:-1])),
+    "a broken header": request(image(LARGE[:40] + "AAAA" + LARGE[44:])),
+    "too large a file": request(image(noise((200, 200)))),
+    "too small an image": request(image(LARGE), image(noise((1000, 2)))),
+    "an image elsewhere": request(image(LARGE), image("https://example.com/a.png", detail=None)),
     "an unknown field": request(image(LARGE), wibble=1),
     "an image of an assistant's": {"model": "tiny", "messages": [{"role": "assistant", "content": [image(LARGE)]}]},
     "an image as the model": request(image(LARGE), model={"url": LARGE}),
@@ -56,10 +66,17 @@ REQUESTS: dict[str, dict[str, Any]] = {
 
 def outcome(body: bytes, catalog: Catalog) -> Any:
     try:
-        ready = prepare(body, catalog)
+        asked = understood(body, catalog, LIMITS)
     except GatewayError as error:
         return type(error), str(error), error.param
-    return ready.model, orjson.loads(b"".join(ready.body)), ready.stream, ready.headers
+    images = [
+        (one.param, one.detail, one.image if isinstance(one.image, RemoteImage) else one.image.header) for one in asked.images
+    ]
+    return asked.request.model, sent_as(asked), images, asked.stream, asked.headers
+
+
+def sent_as(asked: Asked) -> Any:
+    return orjson.loads(b"".join(rendered(asked, [None] * len(asked.images))))
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -75,11 +92,30 @@ def test_a_repeated_key_counts_once_and_last(catalog: Catalog) -> None:
     body = (
         json.dumps(request(image("FIRST"))).replace('"FIRST"', f'"{LARGE}", "url": "{LARGE.replace("png", "jpeg")}"').encode()
     )
-    sent = orjson.loads(b"".join(prepare(body, catalog).body))
+    sent = sent_as(understood(body, catalog, LIMITS))
     assert sent["messages"][0]["content"][0]["image_url"] == {"url": LARGE.replace("png", "jpeg")}
 
 
 def test_an_image_goes_to_the_engine_without_being_copied(catalog: Catalog) -> None:
     body = json.dumps(request(image(LARGE))).encode()
-    ready: Ready = prepare(body, catalog)
-    assert [part.obj is body for part in ready.body if isinstance(part, memoryview)] == [True]
+    parts = rendered(understood(body, catalog, LIMITS), [None])
+    assert [part.obj is body for part in parts if isinstance(part, memoryview)] == [True]
+
+
+def test_images_that_were_replaced_take_their_own_places(catalog: Catalog) -> None:
+    asked = understood(
+        json.dumps(request(image(LARGE), image(picture()), image("https://a/b"))).encode(), two_more(catalog), LIMITS
+    )
+    cases: list[tuple[list[Pieces | None], list[str]]] = [
+        ([None, None, [b"data:", b"c"]], [LARGE, picture(), "data:c"]),
+        ([[b"data:a"], None, [b"data:c"]], ["data:a", picture(), "data:c"]),
+        ([[b"data:a"], [b"data:b"], [b"data:c"]], ["data:a", "data:b", "data:c"]),
+    ]
+    for replaced, urls in cases:
+        sent = orjson.loads(b"".join(rendered(asked, replaced)))
+        assert [part["image_url"] for part in sent["messages"][0]["content"]] == [{"url": url} for url in urls]
+
+
+def two_more(catalog: Catalog) -> Catalog:
+    tiny = catalog.models["tiny"].model_copy(update={"images_per_request": 4})
+    return catalog.model_copy(update={"models": catalog.models | {"tiny": tiny}})

@@ -6,7 +6,7 @@ from loadtest.overhead.layers import REST, layer_of, shares
 
 LOOP = "Runner.run (/usr/lib/python3.11/asyncio/runners.py:118)"
 STEP = "ChatCompletions._take (/srv/gateway/pipeline/chat.py:87)"
-PREPARE = "prepare (/srv/gateway/pipeline/chat.py:134)"
+PREPARE = "understood (/srv/gateway/pipeline/prepare.py:57)"
 READ = "read_body (/srv/gateway/body.py:40)"
 CUT = "_is_base64 (/srv/gateway/body.py:200)"
 PYDANTIC = "BaseModel.model_dump (/site-packages/pydantic/main.py:520)"
