@@ -8,6 +8,7 @@ import sys
 import time
 
 import httpx
+import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -60,6 +61,15 @@ def test_room_for_less_than_one_body_is_refused_at_the_start(tmp_path: pathlib.P
     done = start({"FOVEA_CATALOG": str(path), "FOVEA_BODY_MIB_IN_FLIGHT": "4"})
     assert done.returncode == 2
     assert "FOVEA_BODY_MIB_IN_FLIGHT is 4, and limits.body_mib of the catalog is 8" in done.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_host_that_cannot_be_is_refused_at_the_start(tmp_path: pathlib.Path, workers: str) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(CATALOG)
+    done = start({"FOVEA_CATALOG": str(path), "FOVEA_IMAGE_URL_HOSTS": "http://minio", "FOVEA_WORKERS": workers})
+    assert done.returncode == 2
+    assert "FOVEA_IMAGE_URL_HOSTS" in done.stderr
 
 
 def test_without_keys_it_listens_on_this_machine_only(tmp_path: pathlib.Path) -> None:
