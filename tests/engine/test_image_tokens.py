@@ -74,14 +74,14 @@ class Engine:
 
     def wait(self) -> None:
         """Returns once it answers."""
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 400
         while time.monotonic() < deadline:
             assert self._process.poll() is None, self._log.read_text()[-4000:]
             with contextlib.suppress(httpx.TransportError):
                 if self._client.get("/health").status_code == 200:
                     return
             time.sleep(0.25)
-        raise AssertionError(f"not up within 200 s: {self._log.read_text()[-4000:]}")
+        raise AssertionError(f"not up within 400 s: {self._log.read_text()[-4000:]}")
 
     def end(self) -> None:
         self._client.close()
@@ -163,9 +163,7 @@ class Engines:
 
 @pytest.fixture(scope="module")
 def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
-    callspecs = [
-        getattr(item, "callspec", None) for item in request.session.items if "engines" in getattr(item, "fixturenames", ())
-    ]
+    callspecs = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
     asked = [str(callspec.params["family"]) for callspec in callspecs if callspec is not None]
     engines = Engines(asked, tmp_path_factory.mktemp("engines"))
     yield engines
