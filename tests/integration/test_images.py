@@ -292,10 +292,10 @@ def test_an_image_over_which_an_engine_fails_is_named(client: openai.OpenAI, eng
     assert failure.value.status_code == 502, "a sound image is not the cause"
 
 
+@pytest.mark.timeout(900)  # 16,180 requests
 def test_of_a_hostile_corpus_nothing_but_200_and_400_comes(sized: RunningGateway, engine: FakeEngine) -> None:
-    """And the gateway and its workers live, in bounded memory."""
+    """And the gateway lives, in bounded memory."""
     statuses: dict[int, int] = {}
-    workers = {child.pid for child in psutil.Process(sized.process.pid).children()}
     with httpx.Client(timeout=60) as client:
         for hostile in corpus():
             url = f"data:{hostile.media_type};base64,{base64.b64encode(hostile.data).decode()}"
@@ -306,4 +306,3 @@ def test_of_a_hostile_corpus_nothing_but_200_and_400_comes(sized: RunningGateway
     assert statuses[200] > 100
     assert statuses[400] > 100
     assert psutil.Process(sized.process.pid).memory_info().rss < 400 * 1024**2
-    assert workers
