@@ -204,11 +204,22 @@ def _data_url(body: bytes | bytearray, view: memoryview, start: int, end: int) -
 
 def _is_base64(payload: memoryview) -> bool:
     try:
-        for at in range(0, len(payload), _BLOCK_BYTES):
-            block = payload[at : at + _BLOCK_BYTES]
-            is_last = at + len(block) == len(payload)
-            if len(pybase64.b64decode(block, validate=True)) * 4 < len(block) * 3 and not is_last:
-                return False  # padding in the middle
+        for _ in decoded_blocks(payload):
+            pass
     except (binascii.Error, ValueError):
         return False
     return True
+
+
+def decoded_blocks(payload: bytes | memoryview) -> Iterator[bytes]:
+    """What the base64 in `payload` stands for, block by block, so that it is nowhere as a whole.
+
+    Raises ValueError or binascii.Error: it is not whole base64.
+    """
+    for at in range(0, len(payload), _BLOCK_BYTES):
+        block = payload[at : at + _BLOCK_BYTES]
+        decoded = pybase64.b64decode(block, validate=True)
+        is_last = at + len(block) == len(payload)
+        if len(decoded) * 4 < len(block) * 3 and not is_last:
+            raise ValueError("padding in the middle")
+        yield decoded

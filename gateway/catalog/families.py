@@ -3,7 +3,7 @@
 import enum
 from dataclasses import dataclass
 
-from gateway.catalog.image_rules import Blip2Rule, Gemma3Rule, LlavaRule, Qwen3Rule, QwenRule, Rule
+from gateway.catalog.image_rules import Blip2Rule, Gemma3Rule, ImageRule, LlavaRule, Qwen3Rule, QwenRule
 from gateway.catalog.tiling_rules import (
     DeepseekVl2Rule,
     Idefics3Rule,
@@ -43,7 +43,7 @@ class Family:
     """
 
     tool_parser: str | None
-    image_rule: type[Rule]
+    image_rule: type[ImageRule]
 
 
 FAMILIES: dict[FamilyName, Family] = {

@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -35,26 +35,6 @@ class Budget:
 
     max_pixels: int | None
     max_side: int | None
-
-
-class ImageRule(Protocol):
-    """What is known of an image from its size, for one model. Its fields are the processor's own parameters."""
-
-    def tokens(self, width: int, height: int) -> int:
-        """Prompt tokens that an image sent at this size adds to a chat, start and end markers, rows and separators included.
-
-        Raises UnfitSize: the processor would refuse it.
-        """
-
-    def sent_size(self, width: int, height: int, budget: Budget) -> Size:
-        """The size at which to send an image of `width` x `height`; that size itself where nothing is to be done.
-
-        No side is ever larger than the original's. An image within `budget` stays as it is, unless the processor would resize
-        it to fewer pixels: then it is sent at the size of that resize, as far as no side grows, and only if the model still
-        gets tensors of the same size and as many tokens. An image over `budget` is fitted into it.
-
-        Raises UnfitSize: the processor would refuse it.
-        """
 
 
 class HeightWidth(BaseModel):
@@ -83,14 +63,17 @@ class PixelRange(BaseModel):
     longest_edge: Positive
 
 
-class Rule(BaseModel, ABC):
-    """What the rules share: how to send what the processor would shrink."""
+class ImageRule(BaseModel, ABC):
+    """What is known of an image from its size, for one model. Its fields are the processor's own parameters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     @abstractmethod
     def tokens(self, width: int, height: int) -> int:
-        """See `ImageRule`."""
+        """Prompt tokens that an image sent at this size adds to a chat, start and end markers, rows and separators included.
+
+        Raises UnfitSize: the processor would refuse it.
+        """
 
     @abstractmethod
     def _resized(self, width: int, height: int) -> Size:
@@ -101,7 +84,14 @@ class Rule(BaseModel, ABC):
         return self._resized(width, height), self.tokens(width, height)
 
     def sent_size(self, width: int, height: int, budget: Budget) -> Size:
-        """See `ImageRule`."""
+        """The size at which to send an image of `width` x `height`; that size itself where nothing is to be done.
+
+        No side is ever larger than the original's. An image within `budget` stays as it is, unless the processor would resize
+        it to fewer pixels: then it is sent at the size of that resize, as far as no side grows, and only if the model still
+        gets tensors of the same size and as many tokens. An image over `budget` is fitted into it.
+
+        Raises UnfitSize: the processor would refuse it.
+        """
         self.tokens(width, height)
         if fitted(width, height, budget) == (width, height):
             return self._shrunk(width, height)
@@ -148,7 +138,7 @@ def pixels(size: Size) -> int:
     return size[0] * size[1]
 
 
-class QwenRule(Rule):
+class QwenRule(ImageRule):
     """Qwen2-VL and Qwen2.5-VL: both sides become multiples of 28, and one token is 28x28 pixels.
 
     T/qwen2_vl/image_processing_qwen2_vl.py `smart_resize`; V/qwen2_vl.py `_get_vision_info`; the defaults are the published
@@ -245,7 +235,7 @@ class Qwen3Rule(QwenRule):
     patch_size: Positive = 16
 
 
-class LlavaRule(Rule):
+class LlavaRule(ImageRule):
     """LLaVA-1.5: the shorter side becomes 336, the middle 336x336 are cut out, and are 576 tokens.
 
     T/clip/image_processing_clip.py; V/llava.py `get_num_image_tokens` (of 577 features, `default` drops the first). Counted
@@ -267,7 +257,7 @@ class LlavaRule(Rule):
         return (edge, longer) if width <= height else (longer, edge)
 
 
-class Gemma3Rule(Rule):
+class Gemma3Rule(ImageRule):
     """Gemma 3: every image becomes 896x896, whatever its aspect, and 256 tokens.
 
     T/gemma3/image_processing_gemma3.py; V/gemma3_mm.py `get_image_repl`: a start token, an end token and an empty line on
@@ -286,7 +276,7 @@ class Gemma3Rule(Rule):
         return self.size.width, self.size.height
 
 
-class Blip2Rule(Rule):
+class Blip2Rule(ImageRule):
     """BLIP-2: every image becomes 224x224, whatever its aspect, and as many tokens as there are queries.
 
     T/blip_2/processing_blip_2.py with T/blip/image_processing_blip.py; V/blip2.py `get_num_image_tokens`, which puts them in

@@ -8,7 +8,18 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.catalog.image_rules import Budget, HeightWidth, Pairs, Positive, Rule, ShortestEdge, Size, fitted, pixels, smaller
+from gateway.catalog.image_rules import (
+    Budget,
+    HeightWidth,
+    ImageRule,
+    Pairs,
+    Positive,
+    ShortestEdge,
+    Size,
+    fitted,
+    pixels,
+    smaller,
+)
 
 
 class LongestEdge(BaseModel):
@@ -19,7 +30,7 @@ class LongestEdge(BaseModel):
     longest_edge: Positive
 
 
-class _CanvasRule(Rule):
+class _CanvasRule(ImageRule):
     """Tiles of one of several canvases: the image is scaled to fit the best canvas, and what it leaves free is padding.
 
     What is sent is the image as it would lie on its canvas, so that this resize does nothing; the view of the whole image is
@@ -208,7 +219,7 @@ class DeepseekVl2Rule(_CanvasRule):
         return side * (side + 1) + 1 + rows * side * (columns * side + 1)
 
 
-class InternVLRule(Rule):
+class InternVLRule(ImageRule):
     """InternVL: the image becomes 448x448 times the grid of up to 12 tiles whose aspect is nearest, and a view of 448x448.
 
     T/got_ocr2/image_processing_got_ocr2.py `get_optimal_tiled_canvas`, with T/internvl/processing_internvl.py; the same as
@@ -273,7 +284,7 @@ _LARGEST_SIDE = 4096
 """T/idefics3/image_processing_idefics3.py: a longest edge above this is cut down to it."""
 
 
-class Idefics3Rule(Rule):
+class Idefics3Rule(ImageRule):
     """Idefics3: the longer side becomes 1456, larger or smaller, then tiles of 364 with a marker each, and a view of 364x364.
 
     T/idefics3/image_processing_idefics3.py and processing_idefics3.py; V/idefics3.py `get_image_repl`. Every image has 4 tiles
@@ -338,7 +349,7 @@ class SmolVlmRule(Idefics3Rule):
     view_marker_tokens: Positive = 1
 
 
-class MllamaRule(Rule):
+class MllamaRule(ImageRule):
     """Llama 3.2 Vision: an image is one token of the prompt, and up to 4 tiles of 560 beside it, for cross-attention.
 
     T/mllama/image_processing_mllama.py `get_optimal_tiled_canvas`, `get_image_size_fit_to_canvas`, and processing_mllama.py.
