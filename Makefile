@@ -16,7 +16,7 @@ SECONDS ?= 3600
 # constraints.txt pins all that CI tests, which is the CPU build.
 PIP := $(BIN)/python -m pip install --quiet $(if $(GPU),,--constraint constraints.txt)
 
-.PHONY: help demo check test test-full bench bench-path bench-images fuzz lock clean debian-tools linux
+.PHONY: help demo check test test-full bench bench-path bench-affinity bench-images fuzz lock clean debian-tools linux
 
 help:
 	@echo 'make demo       install, serve two small models, and talk with them (ONCE=1: then end)'
@@ -25,6 +25,7 @@ help:
 	@echo 'make test-full  the demo, then every test'
 	@echo 'make bench      what the gateway costs, beside nginx and vllm-router (a quarter of an hour; wants two quiet cores)'
 	@echo 'make bench-path what the gateway adds on the path to a real engine, while `fovea up` runs (two minutes; wants two quiet cores)'
+	@echo 'make bench-affinity  what it is worth that an image'"'"'s questions meet one replica, while `fovea up loadtest/two_replicas.yaml` runs'
 	@echo 'make bench-images  what images cost the gateway, and what shrinking them saves an engine (five minutes)'
 	@echo 'make fuzz       an hour of random bodies against the full parser (SECONDS=60: a minute)'
 	@echo 'make lock       write the versions of .venv into constraints.txt'
@@ -32,14 +33,15 @@ help:
 demo: linux $(VENV)/.demo
 	$(BIN)/python -m deploy.demo.conversation --catalog $(DEMO_CATALOG) $(if $(ONCE),--once)
 
-check: $(VENV)/.dev
+check: DEBIAN := redis-server
+check: $(VENV)/.dev debian-tools
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest tests/unit tests/integration
 
-test: DEBIAN := curl wrk
+test: DEBIAN := curl wrk redis-server
 test: linux debian-tools
 	$(MAKE) GPU= all-tests
 
@@ -61,6 +63,10 @@ bench: linux debian-tools
 # It asks a `fovea up` that runs already, with what that was installed with.
 bench-path:
 	$(BIN)/python -m loadtest.path $(BENCH_OPTIONS)
+
+# The same: of several replicas.
+bench-affinity:
+	$(BIN)/python -m loadtest.affinity $(BENCH_OPTIONS)
 
 # With what the CPU engines are installed with: it does the engine's work on images as vLLM does.
 bench-images: linux $(VENV)/.demo $(VENV)/.dev

@@ -83,20 +83,61 @@ def key(name: str) -> None:
     click.echo(f"key   {made}\nline  {name} {digest(made)}")
 
 
+_URL = click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Where the gateway is.")
+_API_KEY = click.option("--api-key", envvar="OPENAI_API_KEY", help="A key of the gateway's, if it asks for one.")
+
+
 @main.command()
-@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Where the gateway is.")
-@click.option("--api-key", envvar="OPENAI_API_KEY", help="A key of the gateway's, if it asks for one.")
+@_URL
+@_API_KEY
 def status(url: str, api_key: str | None) -> None:
     """Print which models of a running gateway can answer."""
-    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        with httpx.Client(base_url=url, headers=headers) as client:
+        with _gateway_at(url, api_key) as client:
             listed = client.get("/v1/models").raise_for_status().json()["data"]
             for model in listed:
                 known = client.get(f"/v1/models/{model['id']}").raise_for_status().json()
                 click.echo(f"{known['id']:<32} {known['status']}")
     except httpx.HTTPError as error:
         sys.exit(_failed(error))
+
+
+@main.group()
+def cache() -> None:
+    """Look after the answers that a running gateway has stored."""
+
+
+@cache.command()
+@_URL
+@_API_KEY
+@click.option("--model", help="Forget the answers of this model only.")
+@click.option("--tenant", help="Forget the answers that the API key of this name was given only.")
+@click.option("--all", "everything", is_flag=True, help="Forget all answers.")
+def flush(url: str, api_key: str | None, model: str | None, tenant: str | None, *, everything: bool) -> None:
+    """Forget stored answers: of a model whose weights have changed under the same name, say."""
+    if everything == bool(model or tenant):
+        raise click.UsageError("say --all, or which: --model, --tenant, or both")
+    parameters = {name: value for name, value in (("model", model), ("tenant", tenant)) if value}
+    try:
+        with _gateway_at(url, api_key) as client:
+            response = client.delete("/v1/cache", params=parameters)
+            if response.is_client_error or response.is_server_error:
+                sys.exit(_failed(click.ClickException(_reason(response))))
+            click.echo(f"{response.json()['deleted']} answers forgotten")
+    except httpx.HTTPError as error:
+        sys.exit(_failed(error))
+
+
+def _gateway_at(url: str, api_key: str | None) -> httpx.Client:
+    return httpx.Client(base_url=url, headers={"authorization": f"Bearer {api_key}"} if api_key else {})
+
+
+def _reason(response: httpx.Response) -> str:
+    """What the gateway, or whatever else is at its address, says went wrong."""
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{response.url} answered {response.status_code}"
 
 
 @main.command()

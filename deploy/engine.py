@@ -21,6 +21,8 @@ from gateway.catalog.models import Catalog, Hardware, Model
 _CPU_PER_WORKER = 0.5
 _CPU_PER_REPLICA = 0.1
 
+_CONSISTENT_HASH = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
+
 
 def engine_args(model: Model, hardware: Hardware) -> dict[str, Any]:
     """vLLM's arguments (engine and frontend ones, by their own names) for one replica.
@@ -109,9 +111,20 @@ def llm_config(name: str, model: Model, catalog: Catalog) -> LLMConfig:
             "health_check_timeout_s": limits.health_check_timeout_s,
             "graceful_shutdown_wait_loop_s": limits.graceful_shutdown_wait_loop_s,
             "graceful_shutdown_timeout_s": limits.graceful_shutdown_timeout_s,
+            **_routing(model),
         },
         **_accelerator(model, catalog.hardware),
     )
+
+
+def _routing(model: Model) -> dict[str, Any]:
+    """How Serve chooses a replica: by a request's `x-session-id`, or by chance. Where there is one replica, nothing is chosen.
+
+    Direct streaming takes the ring's first replica as it is (ray 2.60, router.py, choose_replica with _reserve=False): the
+    router's fallbacks, for one that is full, are of no effect. So a home that is full refuses, and who chooses sessions has to
+    spread them (gateway/upstream/affinity.py).
+    """
+    return {} if model.replicas == 1 else {"request_router_config": {"request_router_class": _CONSISTENT_HASH}}
 
 
 def _accelerator(model: Model, hardware: Hardware) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 import logging
 import platform
+import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +17,29 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import __version__
+from gateway.cache.flush import PATH as FLUSH_PATH
+from gateway.cache.flush import Flush
+from gateway.cache.memory import MemoryResults
+from gateway.cache.redis import RedisResults
+from gateway.cache.results import ResultStore
+from gateway.cache.single_flight import Flights
+from gateway.cache.tiered import TieredResults
 from gateway.catalog.models import MIB, Catalog
 from gateway.drain import Drain
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, PathNotFound, shortened
+from gateway.images.digest import PixelDigests
+from gateway.images.engine_ids import EngineIds
 from gateway.images.fetch import ImageFetcher
+from gateway.images.made import MadeImages
 from gateway.images.shrunk import ShrunkImages
 from gateway.images.sized import ImageLimits
 from gateway.images.workers import PixelWorkers
 from gateway.memory import BodyMemory
+from gateway.pipeline.answers import Answers
 from gateway.pipeline.chat import PATH, ChatCompletions
 from gateway.pipeline.estimate import PATH as ESTIMATE_PATH
 from gateway.pipeline.estimate import Estimates
+from gateway.pipeline.generate import Generation
 from gateway.pipeline.images import Images
 from gateway.pipeline.prepare import unknown_model
 from gateway.settings import Settings
@@ -36,10 +49,14 @@ from gateway.telemetry.request import RequestRecord, RequestTelemetry
 from gateway.telemetry.tracing import tracing_to
 from gateway.tenants.auth import RequireKey
 from gateway.tenants.keys import KeyFile
+from gateway.upstream.affinity import HotImages
 from gateway.upstream.health import HealthProbe, ModelHealth, State
 from gateway.upstream.openai_http import OpenAIHttpEngine
 from gateway.wire.errors import error_response
 from gateway.wire.models import model_list, model_with_status
+
+_PIXEL_DIGESTS = 16_384
+"""How many are kept by each worker, in some 6 MB."""
 
 
 def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain, metrics: Metrics) -> ASGIApp:
@@ -48,18 +65,32 @@ def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain,
     Raises KeysError: the file of API keys cannot be used.
     """
     base = settings.engines_url.rstrip("/")
-    urls = {name: model.engine_url or f"{base}/{name}" for name, model in catalog.models.items()}
+    urls = {name: model.own_engine_urls or [f"{base}/{name}"] for name, model in catalog.models.items()}
     probe = HealthProbe(urls, settings.engines_key)
-    engine = OpenAIHttpEngine(urls, probe, metrics.engine_requests, settings.connect_timeout_s, settings.engines_key)
+    engine = OpenAIHttpEngine(probe, metrics.engine_requests, settings.connect_timeout_s, settings.engines_key)
     tracing = tracing_to(settings.otlp_endpoint, settings.trace_ratio)
     memory = BodyMemory(settings.body_mib_in_flight * MIB // settings.workers, metrics.body_bytes.set)
     pages = _Pages(catalog, created, metrics, probe.models, drain)
     images = _images(settings)
-    chat = ChatCompletions(catalog, images, engine, tracing, settings.request_timeout_s, memory)
+    results, redis = _results(settings, metrics)
+    flights = Flights()
+    generation = Generation(
+        images,
+        engine,
+        EngineIds((settings.engines_key or "").encode()),
+        HotImages({name: model.concurrency for name, model in catalog.models.items()}),
+        tracing,
+        catalog.limits.body_bytes,
+    )
+    answers = Answers(catalog, generation, results, flights, metrics.cached)
+    chat = ChatCompletions(catalog, images, answers, tracing, settings.request_timeout_s, memory)
     estimates = Estimates(catalog, images, settings.request_timeout_s, memory)
+    keys = KeyFile(settings.api_keys_file) if settings.api_keys_file else None
+    flush = Flush(results, None if keys is None else settings.admins, _cannot_flush(settings))
     routes = [
         Route(PATH, chat, methods=["POST"]),
         Route(ESTIMATE_PATH, estimates.estimate, methods=["POST"]),
+        Route(FLUSH_PATH, flush.flush, methods=["DELETE"]),
         Route("/v1/models", pages.models),
         Route("/v1/models/{model}", pages.model),
         Route("/healthz", pages.healthz),
@@ -67,11 +98,10 @@ def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain,
         Route("/metrics", pages.metrics),
         Route("/version", pages.version),
     ]
-    keys = KeyFile(settings.api_keys_file) if settings.api_keys_file else None
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with probe.running(), engine, images.workers:
+        async with probe.running(), engine, images.workers, redis, aclosing(flights):
             log_event("gateway_started", version=__version__, models=list(catalog.models))
             if keys is None:
                 log_event("no_api_keys", logging.WARNING, reason="everybody who reaches this address is let in")
@@ -92,6 +122,28 @@ def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain,
     if keys is not None:
         app = RequireKey(app, keys)
     return RequestTelemetry(app, metrics, {route.endpoint: route.path for route in routes})
+
+
+def _results(settings: Settings, metrics: Metrics) -> tuple[ResultStore, AbstractAsyncContextManager[object]]:
+    """Where answers are stored, and what is to be open for that."""
+    answer_bytes = settings.cache_answer_kib * 1024
+    memory = MemoryResults(settings.cache_mib * MIB, time.time, answer_bytes, metrics.cache_memory_bytes.set)
+    if settings.redis_url is None:
+        return memory, nullcontext()
+    redis = RedisResults(
+        settings.redis_url.get_secret_value(),
+        settings.redis_budget_s,
+        answer_bytes,
+        metrics.cache_failed,
+        opened=metrics.cache_breaker_open.set,
+    )
+    return TieredResults(memory, redis), redis
+
+
+def _cannot_flush(settings: Settings) -> str | None:
+    if settings.redis_url is not None or settings.workers == 1:
+        return None
+    return f"Each of the {settings.workers} workers keeps answers of its own (no FOVEA_REDIS_URL): restart the gateway instead."
 
 
 def _images(settings: Settings) -> Images:
@@ -116,7 +168,8 @@ def _images(settings: Settings) -> Images:
         timeout_s=settings.image_decode_s,
         max_pixels=int(settings.image_megapixels * 1e6),
     )
-    return Images(limits, fetcher, workers, ShrunkImages(settings.shrunk_images_mib * MIB))
+    made = MadeImages(workers, ShrunkImages(settings.shrunk_images_mib * MIB), PixelDigests(_PIXEL_DIGESTS))
+    return Images(limits, fetcher, workers, made)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,6 +10,7 @@ GatewayError
 │   ├── InvalidImage            400  an image that cannot be taken
 │   │   └── ImageOverLimit      400  an image, or all of a request's, beyond a limit that the message names
 │   ├── InvalidApiKey           401
+│   ├── NotAnAdmin              403
 │   ├── ModelNotFound           404
 │   ├── PathNotFound            404
 │   ├── MethodNotAllowed        405
@@ -18,10 +19,12 @@ GatewayError
 │   └── UnsupportedMediaType    415
 ├── TryLater                    503  comes with Retry-After
 │   ├── Overloaded              503  the gateway holds as many bytes, or fetches as many images, as it may
-│   └── EngineUnavailable       503  no engine could take it
+│   ├── EngineUnavailable       503  no engine could take it
+│   └── CacheUnavailable        503  the store of answers could not be flushed
 ├── EngineFailed                502  the engine gave no usable answer
 │   └── EngineErred             502  it lives, and says that it failed on the request, which may be why
 ├── DeadlineExceeded            504  the answer did not come within the request's deadline
+├── NotCached                   504  the caller takes stored answers only, and there is none
 └── InternalError               500  ours
 
 The caller of a status of 500 and above learns nothing of what is inside; the log does.
@@ -121,6 +124,13 @@ class InvalidApiKey(RequestError):
         return {"www-authenticate": "Bearer"}
 
 
+class NotAnAdmin(RequestError):
+    """The key is a good one, and not one of those that may do this."""
+
+    status = 403
+    code = "not_an_admin"
+
+
 class ModelNotFound(RequestError):
     """The catalog has no such model."""
 
@@ -217,6 +227,24 @@ class DeadlineExceeded(GatewayError):
 
     status = 504
     code = "deadline_exceeded"
+
+
+class NotCached(GatewayError):
+    """The caller takes stored answers only (RFC 9111, only-if-cached), and there is none."""
+
+    status = 504
+    code = "not_cached"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        # The SDK would ask twice more, as it does on every 5xx.
+        return {"x-should-retry": "false"}
+
+
+class CacheUnavailable(TryLater):
+    """The store of answers could not be reached to be flushed; no completion fails for that."""
+
+    code = "cache_unavailable"
 
 
 class InternalError(GatewayError):

@@ -62,6 +62,13 @@ class Share:
         self._memory.take(size_bytes)
         self.held_bytes += size_bytes
 
+    @contextmanager
+    def handed_over(self) -> Iterator["Share"]:
+        """What this one holds, from now on held by a work that may outlive the request; let go of at the end of the block."""
+        with self._memory.share() as share:
+            share.held_bytes, self.held_bytes = self.held_bytes, 0
+            yield share
+
 
 def give_large_blocks_back() -> None:
     """Has glibc return blocks of 4 MiB and more to the system once they are freed, and keep 32 MiB of smaller ones.

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 PREFIX = "FOVEA_"
 _OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -13,6 +13,13 @@ _OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 class SettingsError(Exception):
     """The environment does not make settings; the message names each variable."""
+
+
+def _of_redis(url: SecretStr) -> SecretStr:
+    """What it is otherwise, no message says: it may hold a password."""
+    if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must begin with redis://, rediss:// or unix://")
+    return url
 
 
 def _listed(value: object) -> object:
@@ -66,6 +73,29 @@ class Settings(BaseModel):
         float, Field(ge=0, le=1, description="The share of traces that is kept, of those that no caller has begun.")
     ] = 1.0
     connect_timeout_s: Annotated[float, Field(gt=0, description="How long connecting to an engine may take, in seconds.")] = 5.0
+    admins: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_listed),
+        Field(
+            description="The names of the API keys that may flush the cache, with commas; without a file of keys, anybody may."
+        ),
+    ] = ()
+    redis_url: Annotated[
+        Annotated[SecretStr, AfterValidator(_of_redis)] | None,
+        Field(
+            description="The Redis that answers are kept in (`redis://`, `rediss://`); without it, each worker's own memory."
+        ),
+    ] = None
+    redis_budget_s: Annotated[
+        float,
+        Field(
+            gt=0, le=10, description="How long one question to Redis may take, in seconds; a request goes on without it then."
+        ),
+    ] = 0.03
+    cache_mib: Annotated[
+        int, Field(ge=0, description="How many MiB of answers each worker keeps in its memory, with or without Redis.")
+    ] = 64
+    cache_answer_kib: Annotated[int, Field(ge=1, description="The largest answer that is kept, in KiB.")] = 1024
     image_mib: Annotated[float, Field(gt=0, description="The largest file of one image, in MiB.")] = 20.0
     images_mib: Annotated[float, Field(gt=0, description="The files of all images of one request together, in MiB.")] = 50.0
     image_megapixels: Annotated[float, Field(gt=0, description="The most pixels of one image, in millions.")] = 50.0

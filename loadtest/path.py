@@ -111,7 +111,7 @@ class _Asker:
 def _body(model: str, *, stream: bool) -> bytes:
     content = [{"type": "text", "text": "Is there a defect on this part?"}, _IMAGE]
     question = {"model": model, "messages": [{"role": "user", "content": content}], "stream": stream}
-    return json.dumps({**question, "max_tokens": TOKENS, "ignore_eos": True, "temperature": 0}).encode()
+    return json.dumps({**question, "max_tokens": TOKENS, "ignore_eos": True}).encode()
 
 
 def _image() -> dict[str, Any]:
@@ -140,14 +140,14 @@ def _has_words(line: bytes) -> bool:
 def main(*, url: str, model: str, api_key: str | None, bare: str | None, rounds: int, seconds: int) -> None:
     """Measure what the gateway adds on the path to a real engine, and print it as a Markdown table."""
     try:
-        ways = (Way("gateway", url.rstrip("/"), model, api_key), _direct(url, model))
+        ways = (Way("gateway", url.rstrip("/"), model, api_key), direct(url, model))
         told = uvloop.run(_measured(ways, bare, rounds, seconds))
     except (BenchError, aiohttp.ClientError, TimeoutError, psutil.Error) as error:
         sys.exit(f"The measurement failed: {str(error) or type(error).__name__}")
     print(f"Model {model}: an image of 64x64 pixels, {TOKENS} tokens. Rounds: {rounds}, of {seconds} s a turn.\n\n{told}")
 
 
-def _direct(url: str, model: str) -> Way:
+def direct(url: str, model: str) -> Way:
     """The way past the gateway that listens at `url`, which has address and key of the engines in its environment.
 
     Raises BenchError: it is not there, or not ours to look into.

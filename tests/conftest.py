@@ -48,16 +48,16 @@ models:
 
 def picture(form: str = "PNG", size: tuple[int, int] = (64, 48), colour: str = "#7788aa") -> str:
     """A picture of one colour as a data: URL."""
-    return _as_data_url(Image.new("RGB", size, colour), form)
+    return as_data_url(Image.new("RGB", size, colour), form)
 
 
 def noise(size: tuple[int, int], seed: int = 0) -> str:
     """A picture that does not compress, three bytes for each pixel, as a data: URL."""
     pixels = random.Random(seed).randbytes(size[0] * size[1] * 3)
-    return _as_data_url(Image.frombytes("RGB", size, pixels), "PNG", compress_level=0)
+    return as_data_url(Image.frombytes("RGB", size, pixels), "PNG", compress_level=0)
 
 
-def _as_data_url(image: Image.Image, form: str, **options: int) -> str:
+def as_data_url(image: Image.Image, form: str, **options: int) -> str:
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -16,6 +16,8 @@ MIB = 1024**2
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.\-]{0,61}[a-z0-9])?$")]
 """Lower case, because it becomes a route, a Serve application and, on Kubernetes, a resource name."""
 
+EngineUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+(/\S*)?$")]
+
 
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -64,6 +66,17 @@ class KvCache(_Entry):
     """Host memory set aside for the cache of one worker; on CPU only. On a GPU it is what the weights leave."""
 
 
+class Cache(_Entry):
+    """Which answers are kept, and for how long."""
+
+    answers: Literal["deterministic", "always", "asked"] = "deterministic"
+    """Those that would come out the same again (temperature 0, or a seed), all, or those of requests that ask for it."""
+    identity: Literal["bytes", "pixels"] = "bytes"
+    """By what an image is known again: its file, or what a model sees of it, for which it is decoded."""
+    ttl_s: Annotated[float, Field(gt=0)] = 86400
+    """How long an answer is kept."""
+
+
 class Model(_Entry):
     """One model: what it is, how it is served, and what one replica of it takes on."""
 
@@ -101,14 +114,18 @@ class Model(_Entry):
     """Requests that may wait at one replica; one more is refused."""
     longest_answer_s: Annotated[float, Field(gt=0)]
     """The longest that an answer may take; nothing that restarts or reloads cuts a younger one off."""
+    cache: Cache = Cache()
+    """Which of its answers are kept, and how its images are known again."""
 
     tool_parser: str | None = None
     """vLLM's name of a tool parser, where it differs from the family's; `none` for no tools."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     engine_args: dict[str, Any] = {}
     """Further vLLM engine arguments; those that Fovea derives are refused."""
-    engine_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+(/\S*)?$")] | None = None
+    engine_url: EngineUrl | None = None
     """Where the model's engines answer, without `/v1`. Default: `FOVEA_ENGINES_URL` plus the model's name."""
+    engine_urls: Annotated[list[EngineUrl], Field(min_length=1)] | None = None
+    """Where each of the model's engines answers, if nothing before them chooses: the gateway does, by the image."""
 
     @model_validator(mode="after")
     def _large_models_are_tensor_parallel(self) -> Self:
@@ -119,6 +136,16 @@ class Model(_Entry):
                 f"a model of {self.parameters_b:g}B parameters (from {TENSOR_PARALLEL_FROM_B}B on) needs tensor_parallel of "
                 "2 or more, or not_tensor_parallel_because with the reason"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _engines_are_told_apart(self) -> Self:
+        if self.engine_urls is None:
+            return self
+        if self.engine_url is not None:
+            raise ValueError("takes engine_url or engine_urls, not both")
+        if len({url.rstrip("/") for url in self.engine_urls}) < len(self.engine_urls):
+            raise ValueError("engine_urls: an address is there twice")
         return self
 
     @model_validator(mode="after")
@@ -151,6 +178,16 @@ class Model(_Entry):
         return self.family_facts.image_rule.model_validate(self.image_processor)
 
     @property
+    def own_engine_urls(self) -> list[str]:
+        """Where the entry says that its engines answer; empty where it does not."""
+        return self.engine_urls or ([self.engine_url] if self.engine_url else [])
+
+    @property
+    def copies(self) -> int:
+        """How many engines answer for it, as far as the entry says."""
+        return max(self.replicas, len(self.engine_urls or ()))
+
+    @property
     def family_facts(self) -> Family:
         return FAMILIES[self.family]
 
@@ -172,7 +209,7 @@ class Catalog(_Entry):
     @property
     def served_here(self) -> dict[str, Model]:
         """The models that run on `hardware`: those whose engines are not said to be elsewhere."""
-        return {name: model for name, model in self.models.items() if model.engine_url is None}
+        return {name: model for name, model in self.models.items() if not model.own_engine_urls}
 
     @model_validator(mode="after")
     def _memory_is_named_where_it_is_needed(self) -> Self:

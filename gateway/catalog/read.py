@@ -9,11 +9,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.catalog.models import Catalog, Hardware, KvCache, Limits, Model
+from gateway.catalog.models import Cache, Catalog, Hardware, KvCache, Limits, Model
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 
-_ENTRIES: tuple[type[BaseModel], ...] = (Catalog, Hardware, Limits, Model, KvCache)
+_ENTRIES: tuple[type[BaseModel], ...] = (Catalog, Hardware, Limits, Model, KvCache, Cache)
 
 
 class CatalogError(Exception):

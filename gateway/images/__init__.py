@@ -11,6 +11,10 @@ normalise.py       what is done to an image, known from its header
 workers.py         the processes in which images are decoded
 pixel_protocol.py  what the gateway and such a process say to one another
 pixels.py          what is done to the pixels, in that process
+pixel_digest.py    what an image is to an engine, in that process too
 digest.py          what an image is known by
 shrunk.py          images that were shrunk lately
+shared_work.py     work that is done once for all who want the same at the same moment
+made.py            what is made of images, once for equal ones
+engine_ids.py      the names of images in engines' caches, and the salt
 """

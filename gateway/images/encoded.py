@@ -4,6 +4,8 @@ import binascii
 
 import pybase64
 
+from gateway.images.digest import source_digest
+
 _QUAD_CHARACTERS, _QUAD_BYTES = 4, 3
 
 
@@ -27,14 +29,22 @@ class RawImage:
 class Base64Image:
     """An ImageBytes over base64. Raises BrokenBase64 where its length cannot be, and then where what is read is broken."""
 
-    __slots__ = ("payload", "size")
+    __slots__ = ("_digest", "payload", "size")
 
     def __init__(self, payload: bytes | bytearray | memoryview) -> None:
         if len(payload) % _QUAD_CHARACTERS:
             raise BrokenBase64(f"{len(payload)} characters are not base64 with its padding.")
         self.payload = memoryview(payload)
+        self._digest: bytes | None = None
         end = bytes(self.payload[-2:])
         self.size = len(payload) // _QUAD_CHARACTERS * _QUAD_BYTES - (2 if end == b"==" else end.count(b"=", 1))
+
+    @property
+    def digest(self) -> bytes:
+        """Its source digest, 32 bytes; made when it is first asked for, of base64 that is known to be valid."""
+        if self._digest is None:
+            self._digest = source_digest(self.payload)
+        return self._digest
 
     def read(self, start: int, size: int) -> bytes:
         first = start // _QUAD_BYTES

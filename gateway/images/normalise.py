@@ -13,6 +13,9 @@ NORMALISER_VERSION = 1
 JPEG_LONGEST_SIDE = 65_500
 """The most that libjpeg writes (JPEG_MAX_DIMENSION)."""
 
+AS_IT_CAME = "as it came"
+"""The text that stands where a recipe's would, for an image that has none."""
+
 _FIRST_ON_ITS_SIDE = 5
 
 

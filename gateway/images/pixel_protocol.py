@@ -14,11 +14,20 @@ from gateway.images.normalise import Recipe
 
 READY = b"\x06"
 
-REQUEST = struct.Struct("!II")
-"""Sizes, in bytes, of the recipe and of the base64 that follow."""
+REQUEST = struct.Struct("!BII")
+"""A Task, and the sizes, in bytes, of the recipe and of the base64 that follow."""
 
 ANSWER = struct.Struct("!BI")
-"""An Outcome, and the size in bytes of the base64 that follows."""
+"""An Outcome, and the size in bytes of what follows: base64, or a digest."""
+
+
+class Task(enum.IntEnum):
+    """What is asked for."""
+
+    APPLY = 0
+    """The image that the recipe makes, in base64."""
+    IDENTIFY = 1
+    """The digest of the image as it came. Of the recipe only what the header promises counts."""
 
 
 class Outcome(enum.IntEnum):

@@ -9,14 +9,18 @@ import resource
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import pybase64
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from gateway.images.header import ImageFormat
 from gateway.images.normalise import Recipe, Undecodable
-from gateway.images.pixel_protocol import ANSWER, READY, REQUEST, Outcome, read_recipe
+from gateway.images.pixel_digest import pixel_digest
+from gateway.images.pixel_protocol import ANSWER, READY, REQUEST, Outcome, Task, read_recipe
 
 _PLUGINS = ("Png", "Jpeg", "Mpo", "WebP", "Gif", "Tiff")
 """Those of the formats, and what Pillow would import for a JPEG of several pictures and for EXIF, once a caller waits."""
@@ -54,8 +58,23 @@ def apply(payload: bytes, recipe: Recipe) -> bytes:
 
     Raises Undecodable: the file is damaged, or is not what its header promised. MemoryError.
     """
-    try:
+    with _refusing_what_cannot_be_decoded():
         return pybase64.b64encode(_encoded(_upright(_shrunk(_opened(payload, recipe), recipe), recipe), recipe))
+
+
+def identify(payload: bytes, recipe: Recipe) -> bytes:
+    """The digest of what an engine would see of the file of which `payload` is the base64, as large as `recipe` says it is.
+
+    Raises as `apply` does.
+    """
+    with _refusing_what_cannot_be_decoded():
+        return pixel_digest(_opened(payload, recipe))
+
+
+@contextmanager
+def _refusing_what_cannot_be_decoded() -> Iterator[None]:
+    try:
+        yield
     except MemoryError:
         raise
     except Exception as error:
@@ -63,7 +82,7 @@ def apply(payload: bytes, recipe: Recipe) -> bytes:
         raise Undecodable from error
 
 
-def _opened(payload: bytes, recipe: Recipe) -> Image.Image:
+def _opened(payload: bytes, recipe: Recipe) -> ImageFile:
     """The file's first frame, nothing of it decoded yet."""
     image = Image.open(io.BytesIO(pybase64.b64decode(payload, validate=True)), formats=_FORMATS)
     if image.size != (recipe.stored_width, recipe.stored_height):
@@ -139,10 +158,11 @@ def serve(requests: BinaryIO, answers: BinaryIO, timeout_s: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _answered(requests: BinaryIO, recipe_bytes: int, payload_bytes: int) -> tuple[Outcome, bytes]:
+def _answered(requests: BinaryIO, task: int, recipe_bytes: int, payload_bytes: int) -> tuple[Outcome, bytes]:
+    work = {Task.APPLY: apply, Task.IDENTIFY: identify}[Task(task)]
     try:
         recipe = read_recipe(requests.read(recipe_bytes))
-        return Outcome.DONE, apply(requests.read(payload_bytes), recipe)
+        return Outcome.DONE, work(requests.read(payload_bytes), recipe)
     except Undecodable:
         return Outcome.BROKEN, b""
     except MemoryError:

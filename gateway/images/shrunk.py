@@ -2,8 +2,7 @@
 
 from collections import OrderedDict
 
-Key = tuple[bytes, str]
-"""An image's source digest, and the recipe by which it was shrunk, as text."""
+from gateway.images.digest import Key
 
 
 class ShrunkImages:

@@ -8,7 +8,7 @@ from gateway.catalog.models import MIB, Model
 from gateway.errors import ImageOverLimit, InvalidImage
 from gateway.images.encoded import Base64Image
 from gateway.images.header import ImageHeader, UnreadableHeader, read_header
-from gateway.images.normalise import Recipe, recipe
+from gateway.images.normalise import AS_IT_CAME, Recipe, recipe
 
 Detail = Literal["auto", "low", "high", "original"]
 
@@ -48,6 +48,11 @@ class SizedImage:
     height: int
     tokens: int
     recipe: Recipe | None
+
+    @property
+    def recipe_text(self) -> str:
+        """What is done to it, as a cache key may hold it: with the image's digest it says what the model gets."""
+        return AS_IT_CAME if self.recipe is None else str(self.recipe)
 
 
 def measured(encoded: Base64Image, limits: ImageLimits, param: str) -> Image:

@@ -8,8 +8,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from gateway.images.normalise import Damaged, Recipe, Undecodable
-from gateway.images.pixel_protocol import ANSWER, READY, REQUEST, Outcome, written_recipe
+from gateway.images.header import ImageHeader
+from gateway.images.normalise import Damaged, Recipe, Undecodable, decoding
+from gateway.images.pixel_protocol import ANSWER, READY, REQUEST, Outcome, Task, written_recipe
 
 _PROGRAM = "gateway.images.pixels"
 _START_AT_MOST_S = 20.0
@@ -22,6 +23,7 @@ _BYTES_PER_PIXEL_AT_MOST = 8
 can take a JPEG somewhat more than a byte for each sample."""
 
 _METADATA_AT_MOST_BYTES = 64 * 1024
+_DIGEST_BYTES = 32
 
 
 class CannotStart(Exception):
@@ -29,7 +31,7 @@ class CannotStart(Exception):
 
 
 class PixelWorkers:
-    """`processes` workers that apply recipes, each with `memory_mib` of address space; an async context manager.
+    """`processes` workers that apply recipes and digest pixels, each in `memory_mib` of memory; an async context manager.
 
     One call may take `timeout_s` once its turn has come, and decode `max_pixels`. A worker whose caller goes away, or whose
     call fails for another reason than a damaged file, is killed, and another is started when it is needed.
@@ -76,11 +78,22 @@ class PixelWorkers:
 
         Raises Undecodable, with a message for the caller. CannotStart.
         """
+        at_most_bytes = recipe.width * recipe.height * _BYTES_PER_PIXEL_AT_MOST + _METADATA_AT_MOST_BYTES
+        return await self._ask(Task.APPLY, payload, recipe, at_most_bytes)
+
+    async def identify(self, payload: bytes | bytearray | memoryview, header: ImageHeader) -> bytes:
+        """The digest, 32 bytes, of what an engine would see of the file of which `payload` is the base64.
+
+        Raises as `apply` does.
+        """
+        return await self._ask(Task.IDENTIFY, payload, decoding(header), _DIGEST_BYTES)
+
+    async def _ask(self, task: Task, payload: bytes | bytearray | memoryview, recipe: Recipe, at_most_bytes: int) -> bytes:
         async with self._turns:
             worker = await self._taken()
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    outcome, made = await worker.ask(payload, recipe)
+                    outcome, made = await worker.ask(task, payload, recipe, at_most_bytes)
             except TimeoutError as error:
                 await self._end(worker)
                 raise Undecodable(
@@ -169,16 +182,18 @@ class _Worker:
         """Raises IncompleteReadError: it has ended."""
         await self._answers.readexactly(len(READY))
 
-    async def ask(self, payload: bytes | bytearray | memoryview, recipe: Recipe) -> tuple[Outcome, bytes]:
+    async def ask(
+        self, task: Task, payload: bytes | bytearray | memoryview, recipe: Recipe, at_most_bytes: int
+    ) -> tuple[Outcome, bytes]:
         """Raises EOFError, ValueError: it has ended, or said what no worker says."""
         written = written_recipe(recipe)
         # One that ends before it has read all, for lack of memory, may still have said why.
         with suppress(ConnectionError):
-            self._requests.write(REQUEST.pack(len(written), len(payload)) + written)
+            self._requests.write(REQUEST.pack(task, len(written), len(payload)) + written)
             self._requests.write(payload)
             await self._requests.drain()
         outcome, size = ANSWER.unpack(await self._answers.readexactly(ANSWER.size))
-        if size > recipe.width * recipe.height * _BYTES_PER_PIXEL_AT_MOST + _METADATA_AT_MOST_BYTES:
+        if size > at_most_bytes:
             raise ValueError
         return Outcome(outcome), await self._answers.readexactly(size)
 

@@ -4,7 +4,7 @@ docs/life-of-a-request.md tells the same in words.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -13,35 +13,22 @@ from starlette.types import Receive, Scope, Send
 from gateway.body import ClientDisconnected, read_body
 from gateway.catalog.models import Catalog
 from gateway.deadline import Patience, requested_timeout_s
-from gateway.errors import BodyTooSlow, DeadlineExceeded, EngineErred, GatewayError, ImageOverLimit
+from gateway.errors import BodyTooSlow, DeadlineExceeded, GatewayError
 from gateway.images.sized import SizedImage
 from gateway.memory import BodyMemory, Share
+from gateway.pipeline.answers import Answers
+from gateway.pipeline.call import Call
 from gateway.pipeline.hang_up import ending_with_client
-from gateway.pipeline.images import Images, fitted, told
-from gateway.pipeline.prepare import Asked, rendered, understood
-from gateway.pipeline.relay import end_stream, relay_stream, relay_whole
-from gateway.telemetry.request import REQUEST_ID_HEADER, RequestRecord
+from gateway.pipeline.images import Images, fitted
+from gateway.pipeline.prepare import Asked, understood
+from gateway.pipeline.relay import end_stream
+from gateway.telemetry.request import RequestRecord
 from gateway.telemetry.tracing import Tracing, tell_end
-from gateway.upstream.engine import Engine
 from gateway.wire.errors import error_response
 
 PATH = "/v1/chat/completions"
 
 _LAST_EVENT_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A request that is fit for the engine: everything that can be refused without asking one has been."""
-
-    model: str
-    body: tuple[bytes | memoryview, ...]
-    """Its parts in order: words of ours, and images."""
-    images: list[SizedImage]
-    """What became of each image: boxes in an answer are in the pixels of what was sent."""
-    stream: bool
-    headers: Mapping[str, str]
-    """What the response says about how the request was taken."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +37,7 @@ class ChatCompletions:
 
     catalog: Catalog
     images: Images
-    engine: Engine
+    answers: Answers
     tracing: Tracing
     request_timeout_s: float
     memory: BodyMemory
@@ -86,37 +73,12 @@ class ChatCompletions:
                 await self._answer(asked, headers, record, share, send)
 
     async def _answer(self, asked: Asked, headers: Mapping[str, str], record: RequestRecord, share: Share, send: Send) -> None:
-        ready = await self._ready(asked, share)
-        try:
-            with self.tracing.engine_call(ready.model, headers) as trace_headers:
-                await self._relay(ready, {REQUEST_ID_HEADER: record.request_id, **trace_headers}, send)
-        except EngineErred:
-            if not record.is_answering:
-                await self.images.check(asked, ready.images)
-            raise
+        images = await self._images(asked, share) if asked.images else []
+        await self.answers.answer(Call(asked, images, headers, record, share), send)
 
-    async def _ready(self, asked: Asked, share: Share) -> Ready:
-        if not asked.images:
-            return Ready(asked.request.model, rendered(asked, []), [], asked.stream, asked.headers)
+    async def _images(self, asked: Asked, share: Share) -> list[SizedImage]:
         with self.tracing.step("images"):
-            images = fitted(asked, await self.images.here(asked, share), asked.request.model, asked.model)
-            body = rendered(asked, await self.images.replaced(asked, images, share))
-        self._check_size(body)
-        return Ready(asked.request.model, body, images, asked.stream, asked.headers | told(images))
-
-    def _check_size(self, body: Sequence[bytes | memoryview]) -> None:
-        """What was fetched or shrunk may be larger than what came; engines have the limit that bodies have here."""
-        size, limit = sum(map(len, body)), self.catalog.limits.body_bytes
-        if size > limit:
-            message = f"With its images made ready the request has {size} bytes; limits.body_mib allows {limit}."
-            raise ImageOverLimit(message, param="messages")
-
-    async def _relay(self, ready: Ready, headers: Mapping[str, str], send: Send) -> None:
-        async with self.engine.complete(ready.model, ready.body, headers) as answer:
-            if ready.stream:
-                await relay_stream(ready.model, answer, ready.headers, send)
-            else:
-                await relay_whole(ready.model, answer, ready.headers, send)
+            return fitted(asked, await self.images.here(asked, share), asked.request.model, asked.model)
 
 
 async def _tell(error: GatewayError, record: RequestRecord, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,8 +1,8 @@
 """The images of a request as its model gets them: fetched where they are elsewhere, shrunk where they are over their budget."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
-from contextlib import suppress
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,12 +10,11 @@ import pybase64
 
 from gateway.catalog.models import Model
 from gateway.errors import InvalidField, InvalidImage, Overloaded
-from gateway.images.digest import source_digest
 from gateway.images.encoded import Base64Image
 from gateway.images.fetch import CannotFetch, ImageFetcher, NoTurn
 from gateway.images.header import ImageFormat
+from gateway.images.made import MadeImages
 from gateway.images.normalise import Damaged, Recipe, Undecodable, decoding
-from gateway.images.shrunk import ShrunkImages
 from gateway.images.sized import Image, ImageLimits, SizedImage, check_together, measured, sized
 from gateway.images.source import RemoteImage
 from gateway.images.workers import CannotStart, PixelWorkers
@@ -34,7 +33,7 @@ class Images:
     limits: ImageLimits
     fetcher: ImageFetcher
     workers: PixelWorkers
-    shrunk: ShrunkImages
+    made: MadeImages
 
     async def here(self, asked: Asked, share: Share) -> list[Image]:
         """The images, all of them here; the bytes of those that are fetched are counted in `share` as they come.
@@ -59,6 +58,17 @@ class Images:
         share.grow(len(payload) - len(fetched))
         return measured(Base64Image(payload), self.limits, param)
 
+    async def pixel_identities(self, asked: Asked, images: list[SizedImage], share: Share) -> list[bytes]:
+        """For each image 32 bytes that are another's only where the model sees the same of both.
+
+        What is shrunk for that is counted in `share`, and is there for `replaced`. Raises as that does.
+        """
+        return await _all(self._identity(image, one.param, share) for one, image in zip(asked.images, images, strict=True))
+
+    async def _identity(self, image: SizedImage, param: str, share: Share) -> bytes:
+        with _told_of(param):
+            return await self.made.pixel_identity(image, share)
+
     async def replaced(self, asked: Asked, images: list[SizedImage], share: Share) -> list[Pieces | None]:
         """For each image the data: URL that takes the place of its own; None for one that is passed on as it came.
 
@@ -70,7 +80,7 @@ class Images:
         self, asked: AskedImage, sized: SizedImage, share: Share
     ) -> Coroutine[None, None, Pieces | None] | Pieces | None:
         if sized.recipe is not None:
-            return self._shrunk(sized.image.encoded.payload, sized.recipe, asked.param, share)
+            return self._shrunk(sized.image, sized.recipe, asked.param, share)
         if isinstance(asked.image, RemoteImage):
             return _data_url(sized.image.header.format, sized.image.encoded.payload)
         return None
@@ -91,22 +101,20 @@ class Images:
         except Damaged as error:
             raise InvalidImage(str(error), param=param) from error
 
-    async def _shrunk(self, payload: bytes | memoryview, recipe: Recipe, param: str, share: Share) -> Pieces:
-        key = (source_digest(payload), str(recipe))
-        shrunk = self.shrunk.get(key)
-        if shrunk is None:
-            shrunk = await self._made(payload, recipe, param)
-            self.shrunk.put(key, shrunk)
-        share.grow(len(shrunk))
-        return _data_url(recipe.format, shrunk)
+    async def _shrunk(self, image: Image, recipe: Recipe, param: str, share: Share) -> Pieces:
+        with _told_of(param):
+            return _data_url(recipe.format, await self.made.shrunk(image, recipe, share))
 
-    async def _made(self, payload: bytes | memoryview, recipe: Recipe, param: str) -> bytes:
-        try:
-            return await self.workers.apply(payload, recipe)
-        except Undecodable as error:
-            raise InvalidImage(str(error), param=param) from error
-        except CannotStart as error:
-            raise Overloaded("No process could be started to decode an image.", retry_after_s=1) from error
+
+@contextmanager
+def _told_of(param: str) -> Iterator[None]:
+    """What goes wrong with the image at `param`, as the errors that callers know."""
+    try:
+        yield
+    except Undecodable as error:
+        raise InvalidImage(str(error), param=param) from error
+    except CannotStart as error:
+        raise Overloaded("No process could be started to decode an image.", retry_after_s=1) from error
 
 
 def fitted(asked: Asked, images: list[Image], name: str, model: Model) -> list[SizedImage]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -11,7 +12,7 @@ from gateway.errors import GatewayError, ImageOverLimit, InvalidField, ModelNotF
 from gateway.images.encoded import Base64Image
 from gateway.images.sized import Detail, Image, ImageLimits, measured
 from gateway.images.source import RemoteImage, image_of_data_url, image_of_url
-from gateway.wire.chat import ChatCompletionRequest, parse_chat
+from gateway.wire.chat import ChatCompletionRequest, EngineImage, parse_chat
 
 MODEL_HEADER = "x-fovea-model"
 LEFT_OUT_HEADER = "x-fovea-left-out"
@@ -133,13 +134,21 @@ Pieces = Sequence[bytes | memoryview]
 """A data: URL in parts, which nobody joins."""
 
 
-def rendered(asked: Asked, replaced: Sequence[Pieces | None]) -> tuple[bytes | memoryview, ...]:
+def rendered(
+    asked: Asked,
+    replaced: Sequence[Pieces | None],
+    uuids: Sequence[str | None],
+    cache_salt: str | None,
+    *,
+    with_usage: bool = False,
+) -> tuple[bytes | memoryview, ...]:
     """The document for the engine, in parts: words of ours, and images, as views of the body they came in.
 
-    `replaced` has for each image the URL that takes the place of its own, None where it stays.
+    `replaced` has for each image the URL that takes the place of its own, None where it stays; `uuids` its name in the engine's
+    caches, None where the engine is to find one. `with_usage` has the engine tell its count of tokens at the end of a stream.
     """
     if not asked.images:
-        return (_written(asked.request, []),)
+        return (_written(asked.request.for_engine([], cache_salt, with_usage=with_usage)),)
     urls: list[str] = []
     pieces: dict[str, Pieces] = {}
     for image, name, other in zip(asked.images, stand_ins(len(asked.images)), replaced, strict=True):
@@ -148,12 +157,13 @@ def rendered(asked: Asked, replaced: Sequence[Pieces | None]) -> tuple[bytes | m
         else:
             urls.append(name)
             pieces[name] = [asked.urls[image.url].text] if other is None else other
-    return splice(_written(asked.request, urls), pieces)
+    images = [EngineImage(url, uuid) for url, uuid in zip(urls, uuids, strict=True)]
+    return splice(_written(asked.request.for_engine(images, cache_salt, with_usage=with_usage)), pieces)
 
 
-def _written(request: ChatCompletionRequest, urls: list[str]) -> bytes:
+def _written(document: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(request.for_engine(urls))
+        return orjson.dumps(document)
     except orjson.JSONEncodeError as error:
         # orjson reads JSON four times as deep as it writes it; no schema that an engine takes comes near either.
         raise InvalidField("The request is nested too deeply: at most 254 levels.", param=None) from error

@@ -1,4 +1,4 @@
-"""The last step: the engine's answer to the client, whole or as a stream whose end is never silent."""
+"""The last step: an answer to the client, whole or as a stream whose end is never silent."""
 
 from collections.abc import AsyncIterator, Mapping
 
@@ -9,9 +9,11 @@ from gateway.upstream.engine import EngineAnswer
 from gateway.upstream.failures import failure_in_answer
 from gateway.wire.sse import error_event, says_done, until_error, whole_events
 
+_STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 
-async def relay_whole(model: str, answer: EngineAnswer, headers: Mapping[str, str], send: Send) -> None:
-    """Sends the answer once all of it is here, so that one which breaks off can still become an error.
+
+async def whole_body(model: str, answer: EngineAnswer) -> bytes:
+    """The answer once all of it is here, so that one which breaks off can still become an error.
 
     Raises GatewayError: it broke off, is an error after all, or is not said to be a JSON object or does not begin as one.
     """
@@ -20,36 +22,16 @@ async def relay_whole(model: str, answer: EngineAnswer, headers: Mapping[str, st
         raise EngineFailed("The engine's answer is not a JSON object.")
     if body.startswith(b'{"error"'):
         raise failure_in_answer(model, body)
-    await _start({"content-type": "application/json", "content-length": str(len(body)), **headers}, send)
-    await send({"type": "http.response.body", "body": body})
+    return body
 
 
-async def relay_stream(model: str, answer: EngineAnswer, headers: Mapping[str, str], send: Send) -> None:
-    """Sends the answer's events as they come, once the first is here: until then a failure can be told by a status.
+async def checked_events(model: str, answer: EngineAnswer) -> AsyncIterator[bytes]:
+    """The answer's events, one or more at a time.
 
-    Raises GatewayError: it failed. Where that was after its first event, `end_stream` tells the client.
+    Raises GatewayError: it is no stream, an event is the engine's error, or the answer ended without its end.
     """
     if not answer.content_type.startswith("text/event-stream"):
         raise EngineFailed("The engine's answer is not a stream.")
-    events = _checked_events(model, answer)
-    first = await anext(events)
-    await _start({"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", **headers}, send)
-    await send({"type": "http.response.body", "body": first, "more_body": True})
-    async for more in events:
-        await send({"type": "http.response.body", "body": more, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
-
-
-async def end_stream(error: GatewayError, send: Send) -> None:
-    """Ends a stream that cannot go on with an event that says why."""
-    await send({"type": "http.response.body", "body": error_event(error)})
-
-
-async def _checked_events(model: str, answer: EngineAnswer) -> AsyncIterator[bytes]:
-    """The answer's events, one or more at a time.
-
-    Raises GatewayError: an event is the engine's error, or the answer ended without its end.
-    """
     rest = b""
     done = False
     async for chunk in answer.chunks:
@@ -62,6 +44,36 @@ async def _checked_events(model: str, answer: EngineAnswer) -> AsyncIterator[byt
             raise failure_in_answer(model, error)
     if not done:
         raise EngineFailed("The stream ended before the answer did.")
+
+
+async def send_whole(body: bytes, headers: Mapping[str, str], send: Send) -> None:
+    """Sends an answer that is all here."""
+    await _start({"content-type": "application/json", "content-length": str(len(body)), **headers}, send)
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_stream(events: AsyncIterator[bytes], headers: Mapping[str, str], send: Send) -> None:
+    """Sends events as they come, once the first is here: until then a failure can be told by a status.
+
+    Raises GatewayError: what `events` raises. Where that is after the first, `end_stream` tells the client.
+    """
+    first = await anext(events)
+    await _start({**_STREAM, **headers}, send)
+    await send({"type": "http.response.body", "body": first, "more_body": True})
+    async for more in events:
+        await send({"type": "http.response.body", "body": more, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def send_replay(events: bytes, headers: Mapping[str, str], send: Send) -> None:
+    """Sends all events of a stream at once."""
+    await _start({**_STREAM, **headers}, send)
+    await send({"type": "http.response.body", "body": events})
+
+
+async def end_stream(error: GatewayError, send: Send) -> None:
+    """Ends a stream that cannot go on with an event that says why."""
+    await send({"type": "http.response.body", "body": error_event(error)})
 
 
 async def _start(fields: Mapping[str, str], send: Send) -> None:

@@ -53,6 +53,22 @@ class Metrics:
             "fovea_engine_requests_in_flight", "Requests that an engine of the model is answering.", "model"
         )
         self.body_bytes = self._gauge("fovea_body_bytes_in_flight", "Bytes of request bodies that are held.")
+        self.cache_requests = Counter(
+            "fovea_cache_requests",
+            "Completions by what the cache did for them: hit, miss, joined or bypass.",
+            ("model", "result"),
+            registry=self.registry,
+        )
+        self.cache_failures = Counter(
+            "fovea_cache_store_failures",
+            "Questions to Redis that failed; the requests they were for went on without.",
+            ("operation", "reason"),
+            registry=self.registry,
+        )
+        self.cache_breaker_open = self._gauge(
+            "fovea_cache_breaker_open", "Workers that leave Redis alone for now, because it did not answer."
+        )
+        self.cache_memory_bytes = self._gauge("fovea_cache_memory_bytes", "Bytes of answers in the workers' own memory.")
         self.model_available = Gauge(
             "fovea_model_available",
             "Whether engines of the model answer: 1, or 0.",
@@ -82,6 +98,14 @@ class Metrics:
         request_seconds.observe(seconds)
         if first_byte_s is not None:
             first_byte_seconds.observe(first_byte_s)
+
+    def cached(self, model: str, result: str) -> None:
+        """Counts a completion by what the cache did for it."""
+        self.cache_requests.labels(model, result).inc()
+
+    def cache_failed(self, operation: str, reason: str) -> None:
+        """Counts a question to Redis that failed."""
+        self.cache_failures.labels(operation, reason).inc()
 
     def exposition(self) -> bytes:
         """All instruments, of all workers, in the Prometheus text format."""

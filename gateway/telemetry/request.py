@@ -25,6 +25,8 @@ class RequestRecord:
 
     request_id: str
     started_s: float
+    tenant: str = ""
+    """The name of the API key; empty where no keys are asked for."""
     model: str = ""
     stream: bool = False
     status: int = 500

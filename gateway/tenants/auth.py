@@ -5,6 +5,7 @@ from typing import Protocol
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import InvalidApiKey
+from gateway.telemetry.request import RequestRecord
 from gateway.wire.errors import error_response
 
 _OPEN = frozenset({"/healthz", "/readyz"})
@@ -30,10 +31,13 @@ class RequireKey:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in _OPEN and self._keys.name_of(_bearer(scope)) is None:
-            await error_response(_REFUSAL)(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+        if scope["type"] == "http" and scope["path"] not in _OPEN:
+            name = self._keys.name_of(_bearer(scope))
+            if name is None:
+                await error_response(_REFUSAL)(scope, receive, send)
+                return
+            RequestRecord.of(scope).tenant = name
+        await self._app(scope, receive, send)
 
 
 def _bearer(scope: Scope) -> str:

@@ -4,8 +4,9 @@ import asyncio
 import enum
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -30,13 +31,14 @@ class State(enum.StrEnum):
     UNAVAILABLE = "unavailable"
 
 
-class ModelHealth:
-    """The state of one model, and how long an outage of it lasts.
+class EngineHealth:
+    """The state of what answers for a model at `url`, an engine or a proxy before several, and how long an outage of it lasts.
 
     `clock` gives seconds that only grow.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.url = url.rstrip("/")
         self.state = State.UNKNOWN
         self._clock = clock
         self._down_since_s: float | None = None
@@ -46,7 +48,7 @@ class ModelHealth:
         self._waiting: set[asyncio.Timeout] = set()
 
     def while_somebody_is_there(self) -> AbstractAsyncContextManager[None]:
-        """Ends the block with TimeoutError once nobody answers for the model any more: it would wait for a replica's start."""
+        """Ends the block with TimeoutError once nobody answers there any more: it would wait for a replica's start."""
         return _Waiting(self._waiting)
 
     def answered(self) -> None:
@@ -90,7 +92,7 @@ class ModelHealth:
 
     @property
     def now_s(self) -> float:
-        """The time by this model's clock."""
+        """The time by this engine's clock."""
         return self._clock()
 
     @property
@@ -98,6 +100,25 @@ class ModelHealth:
         """When it makes sense to try again: what is left of an outage as long as the last one, and soon once that is over."""
         since_s = 0.0 if self._down_since_s is None else self._clock() - self._down_since_s
         return max(_SOON_S, math.ceil(self._expected_outage_s - since_s))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHealth:
+    """The state of one model: available while one of its engines is."""
+
+    engines: tuple[EngineHealth, ...]
+
+    @property
+    def state(self) -> State:
+        states = {engine.state for engine in self.engines}
+        return next((state for state in (State.AVAILABLE, State.UNKNOWN) if state in states), State.UNAVAILABLE)
+
+    @property
+    def retry_after_s(self) -> int:
+        """When it makes sense to try again: soon, if there is another engine for that."""
+        if len(self.engines) > 1 and self.state != State.UNAVAILABLE:
+            return _SOON_S
+        return min(engine.retry_after_s for engine in self.engines)
 
 
 class _Waiting:
@@ -119,21 +140,24 @@ class _Waiting:
 
 
 class HealthProbe:
-    """Asks each model's engines at `urls` for their health, for as long as it runs."""
+    """Asks each model's engines, at each of its `urls`, for their health, for as long as it runs."""
 
-    def __init__(self, urls: Mapping[str, str], api_key: str | None) -> None:
-        self._urls = urls
+    def __init__(self, urls: Mapping[str, Sequence[str]], api_key: str | None) -> None:
         self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._client: httpx.AsyncClient | None = None
-        self._asking: dict[str, asyncio.Future[State]] = {}
-        self.models = {name: ModelHealth() for name in urls}
+        self._asking: dict[EngineHealth, asyncio.Future[State]] = {}
+        self.models = {name: ModelHealth(tuple(EngineHealth(url) for url in of_model)) for name, of_model in urls.items()}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Probes until the end of the block."""
         async with httpx.AsyncClient(timeout=PROBE_TIMEOUT_S, headers=self._headers, trust_env=False) as client:
             self._client = client
-            probes = [asyncio.ensure_future(self._go_on_probing(name)) for name in self._urls]
+            probes = [
+                asyncio.ensure_future(self._go_on_probing(name, engine))
+                for name, model in self.models.items()
+                for engine in model.engines
+            ]
             try:
                 yield
             finally:
@@ -142,36 +166,42 @@ class HealthProbe:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def probe(self, name: str) -> State:
-        """Asks the model's engines now; who comes while somebody asks shares the answer."""
-        asking = self._asking.get(name)
+    async def probe(self, name: str, engine: EngineHealth) -> State:
+        """Asks an engine of the model now; who comes while somebody asks shares the answer."""
+        asking = self._asking.get(engine)
         if asking is None:
-            asking = self._asking[name] = asyncio.ensure_future(self._ask(name))
-            asking.add_done_callback(lambda _: self._asking.pop(name))
+            asking = self._asking[engine] = asyncio.ensure_future(self._ask(name, engine))
+            asking.add_done_callback(lambda _: self._asking.pop(engine))
         return await asyncio.shield(asking)
 
-    async def _ask(self, name: str) -> State:
+    async def _ask(self, name: str, engine: EngineHealth) -> State:
         assert self._client is not None, "used while it does not run"
         model = self.models[name]
-        before, asked_s = model.state, model.now_s
+        before, engine_before, asked_s = model.state, engine.state, engine.now_s
         try:
             # vLLM's own: 200 while its engine core lives. It takes no place in any queue of generations.
-            response = await self._client.get(f"{self._urls[name].rstrip('/')}/health")
+            response = await self._client.get(f"{engine.url}/health")
         except httpx.ConnectError:
-            model.failed()
+            engine.failed()
         except httpx.HTTPError:
             # Late, or on a connection of a HAProxy that is being replaced.
-            model.was_silent(asked_s)
+            engine.was_silent(asked_s)
         else:
-            model.answered() if _is_well(response) else model.failed()
+            engine.answered() if _is_well(response) else engine.failed()
+        if len(model.engines) > 1 and engine.state != engine_before:
+            log_event("engine_state", model=name, engine=_without_password(engine.url), state=engine.state)
         if model.state != before:
             log_event("model_state", model=name, state=model.state)
-        return model.state
+        return engine.state
 
-    async def _go_on_probing(self, name: str) -> None:
+    async def _go_on_probing(self, name: str, engine: EngineHealth) -> None:
         while True:
-            await self.probe(name)
+            await self.probe(name, engine)
             await asyncio.sleep(PROBE_EVERY_S)
+
+
+def _without_password(url: str) -> str:
+    return str(httpx.URL(url).copy_with(username="", password=""))
 
 
 def _is_well(response: httpx.Response) -> bool:

@@ -19,7 +19,8 @@ from prometheus_client import Gauge
 from gateway.errors import EngineFailed, GatewayError
 from gateway.upstream.engine import EngineAnswer
 from gateway.upstream.failures import failure, unreachable
-from gateway.upstream.health import HealthProbe, State
+from gateway.upstream.health import EngineHealth, HealthProbe, State
+from gateway.upstream.pool import EnginePool, PooledEngine, Turn
 
 _POOL_IDLE_S = 4.0
 """Shorter than the keep-alive of what may be behind (Ray Serve 90 s, uvicorn and so vLLM 5 s): it is this side that closes."""
@@ -33,32 +34,35 @@ _VLLM_WATCHES = {"x-request-disconnect-disabled": "?1"}
 task for a whole answer outlives (ray 2.60, Replica._direct_ingress_asgi; vLLM 0.32, with_cancellation): the engine would work
 to the end of it for nobody."""
 
+SESSION_HEADER = "x-session-id"
+"""Ray Serve's name for it, unless RAY_SERVE_SESSION_ID_HEADER_KEY says otherwise where Ray runs."""
+
 _ERROR_AT_MOST_BYTES = 64 * 1024
 _ERROR_AT_MOST_S = 5.0
 
 
 class OpenAIHttpEngine:
-    """The engines at `urls`, a base address for each model, over a pool of connections for each.
+    """The engines that `health` knows of, over a pool of connections for each.
 
     `in_flight` counts what is asked of each model; `api_key` is the engines' own, which no caller of the gateway knows.
 
     A context manager, which opens and closes the pools.
     """
 
-    def __init__(
-        self, urls: Mapping[str, str], health: HealthProbe, in_flight: Gauge, connect_timeout_s: float, api_key: str | None
-    ) -> None:
-        self._urls = {model: f"{url.rstrip('/')}/v1/chat/completions" for model, url in urls.items()}
+    def __init__(self, health: HealthProbe, in_flight: Gauge, connect_timeout_s: float, api_key: str | None) -> None:
         self._health = health
-        self._in_flight = {model: in_flight.labels(model) for model in urls}
+        self._engines = {model: EnginePool(known.engines) for model, known in health.models.items()}
+        self._in_flight = {model: in_flight.labels(model) for model in health.models}
         self._connect_timeout_s = connect_timeout_s
         self._authorization = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._pools: dict[str, aiohttp.ClientSession] = {}
+        self._lines: dict[PooledEngine, _Line] = {}
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        for model in self._urls:
-            self._pools[model] = await self._open.enter_async_context(self._pool())
+        for pool in self._engines.values():
+            for engine in pool.engines:
+                session = await self._open.enter_async_context(self._pool())
+                self._lines[engine] = _Line(session, f"{engine.url}/v1/chat/completions")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -75,79 +79,114 @@ class OpenAIHttpEngine:
 
     @asynccontextmanager
     async def complete(
-        self, model: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str]
+        self, model: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str], session: str | None = None
     ) -> AsyncIterator[EngineAnswer]:
         """See `Engine.complete`."""
-        if self._health.models[model].state == State.UNAVAILABLE:
-            # Serve would keep the request until an engine is back, and nobody could tell the caller to come later.
-            raise self._unreachable(model)
-        with self._in_flight[model].track_inprogress():
-            try:
-                async with self._health.models[model].while_somebody_is_there():
-                    response = await self._post(model, body, headers)
-            except TimeoutError as error:
-                raise self._unreachable(model) from error
+        with self._engines[model].turn(session) as turn, self._in_flight[model].track_inprogress():
+            response = await self._post(model, turn, body, self._sent(headers, session))
+            if response.status == HTTPStatus.SERVICE_UNAVAILABLE and session is not None:
+                # Its home is full: refused before any work was done, and the others may have room. Ray's router does not look,
+                # with direct streaming, whether the replica that it names has.
+                response.close()
+                turn.leave_home()
+                response = await self._post(model, turn, body, self._sent(headers, None))
+            assert turn.engine is not None, "somebody answered"
+            engine = turn.engine.health
             try:
                 if response.status != HTTPStatus.OK:
-                    raise await self._failure(model, response)
+                    raise await self._failure(model, engine, response)
                 if "content-encoding" in response.headers:
                     raise _unusable(model)
-                yield EngineAnswer(response.headers.get("content-type", ""), self._chunks(model, response))
+                yield EngineAnswer(response.headers.get("content-type", ""), self._chunks(model, engine, response))
             finally:
                 # Unless the answer was read to its end this closes the connection, which is how an engine learns to stop.
                 response.close()
 
-    async def _post(self, model: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        # These and no others: what a client sends as headers is not for engines to see. And no redirects: the prompt
-        # goes to the address in the catalog or nowhere.
+    def _sent(self, headers: Mapping[str, str], session: str | None) -> dict[str, str]:
+        """The headers for an engine: these and no others. What a client sends as headers is not for engines to see."""
         sent = {"content-type": "application/json", **headers, **self._authorization, **_VLLM_WATCHES}
-        asked_s = self._health.models[model].now_s
+        if session is not None:
+            sent[SESSION_HEADER] = session
+        return sent
+
+    async def _post(
+        self, model: str, turn: Turn, body: Sequence[bytes | memoryview], headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        """The answer of the turn's engine, or, where nothing could be sent to that, of the next best.
+
+        Raises EngineUnavailable, EngineFailed.
+        """
+        while turn.engine is not None:
+            engine, is_last = turn.engine, turn.is_last
+            try:
+                async with engine.health.while_somebody_is_there():
+                    return await self._post_to(model, engine, body, headers, is_last=is_last)
+            except _NotConnectedError as error:
+                if is_last:
+                    raise self._unreachable(model) from error
+                turn.pass_over()
+            except TimeoutError as error:
+                raise self._unreachable(model) from error
+        # Serve would keep the request until an engine is back, and nobody could tell the caller to come later.
+        raise self._unreachable(model)
+
+    async def _post_to(
+        self,
+        model: str,
+        engine: PooledEngine,
+        body: Sequence[bytes | memoryview],
+        headers: Mapping[str, str],
+        *,
+        is_last: bool,
+    ) -> aiohttp.ClientResponse:
+        asked_s = engine.health.now_s
+        post = self._post_once_connected if is_last else self._post_twice_if_stale
         try:
-            return await self._post_once_connected(self._pools[model], self._urls[model], body, sent)
+            return await post(self._lines[engine], body, headers)
         except aiohttp.ClientConnectorError as error:
-            self._health.models[model].failed()
-            raise self._unreachable(model) from error
+            engine.health.failed()
+            raise _NotConnectedError from error
         except aiohttp.ConnectionTimeoutError as error:
-            self._health.models[model].was_silent(asked_s)
-            raise self._unreachable(model) from error
+            engine.health.was_silent(asked_s)
+            raise _NotConnectedError from error
         except (aiohttp.ClientError, OSError) as error:
             raise _unusable(model) from error
 
     def _unreachable(self, model: str) -> GatewayError:
         return unreachable(model, self._health.models[model].retry_after_s)
 
-    async def _failure(self, model: str, response: aiohttp.ClientResponse) -> GatewayError:
+    async def _failure(self, model: str, engine: EngineHealth, response: aiohttp.ClientResponse) -> GatewayError:
         said = await _error_body(model, response)
-        if response.status == HTTPStatus.INTERNAL_SERVER_ERROR and await self._health.probe(model) == State.UNAVAILABLE:
+        is_defect = response.status == HTTPStatus.INTERNAL_SERVER_ERROR
+        if is_defect and await self._health.probe(model, engine) == State.UNAVAILABLE:
             # A replica whose engine has died answers so until Serve has noticed.
             return self._unreachable(model)
         return failure(model, response.status, response.content_type, said, self._health.models[model].retry_after_s)
 
-    async def _chunks(self, model: str, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        health = self._health.models[model]
+    async def _chunks(self, model: str, engine: EngineHealth, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         try:
             async for chunk in response.content.iter_any():
-                health.sent_something()
+                engine.sent_something()
                 yield chunk
         except (aiohttp.ClientError, OSError) as error:
-            health.broke_off()
+            engine.broke_off()
             raise EngineFailed(f"The engine of model '{model}' broke off its answer.") from error
 
     async def _post_once_connected(
-        self, pool: aiohttp.ClientSession, url: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str]
+        self, line: "_Line", body: Sequence[bytes | memoryview], headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         """Posts; once more where no connection came about, so that nothing was sent.
 
         A HAProxy that is being replaced refuses for a moment, and on a starved machine it may be this process that was late.
         """
         try:
-            return await self._post_twice_if_stale(pool, url, body, headers)
+            return await self._post_twice_if_stale(line, body, headers)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             await asyncio.sleep(_CONNECT_AGAIN_AFTER_S)
-        return await self._post_twice_if_stale(pool, url, body, headers)
+        return await self._post_twice_if_stale(line, body, headers)
 
     async def _post_twice_if_stale(
-        self, pool: aiohttp.ClientSession, url: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str]
+        self, line: "_Line", body: Sequence[bytes | memoryview], headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         """Posts; once more, where a connection of the pool turns out to have been closed on the other side meanwhile.
 
@@ -156,7 +195,8 @@ class OpenAIHttpEngine:
         """
         # In chunks: where a body of known length comes in the segment after its headers, HAProxy 2.8 does not notice any more
         # that this side goes away, and the engine would work to the end of an answer for nobody.
-        post = partial(pool.post, url, chunked=True, allow_redirects=False)
+        # And no redirects: the prompt goes to the address in the catalog or nowhere.
+        post = partial(line.session.post, line.url, chunked=True, allow_redirects=False)
         attempt = _Attempt(time.monotonic())
         _attempt.set(attempt)
         try:
@@ -181,6 +221,18 @@ def _sendable(body: Sequence[bytes | memoryview]) -> bytes | AsyncIterator[bytes
     return b"".join(body) if sum(map(len, body)) <= _JOINED_AT_MOST_BYTES else parts()
 
 
+class _NotConnectedError(Exception):
+    """No connection came about, so that nothing of the request was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """How an engine is asked: over the connections of `session`, at `url`."""
+
+    session: aiohttp.ClientSession
+    url: str
+
+
 @dataclass(slots=True)
 class _Attempt:
     started_s: float
@@ -194,7 +246,7 @@ _attempt: ContextVar[_Attempt] = ContextVar("attempt")
 
 
 class _Pool(aiohttp.TCPConnector):
-    """Connections to a model's engines; the attempt that gets one is told whether it has been used before.
+    """Connections to an engine; the attempt that gets one is told whether it has been used before.
 
     aiohttp's traces tell as much, and cost as much as the parsing of a request.
     """

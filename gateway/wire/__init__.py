@@ -6,4 +6,6 @@ errors.py     the error form
 estimates.py  what images would cost
 models.py     the model list
 sse.py        server-sent events as bytes
+answers.py    an answer that is kept, and the two forms in which it is given again
+streamed.py   the whole answer that a stream is
 """

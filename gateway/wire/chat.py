@@ -5,6 +5,8 @@ passed on), `LEFT_OUT` (dropped, and named in the response header x-fovea-left-o
 use instead). Any other is unknown, and a 400. A test holds the three against vLLM's own request type.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Tag, ValidationError, model_validator
@@ -80,6 +82,14 @@ _LEFT_OUT_OF_PARTS = frozenset({"uuid", "cache_control", "prompt_cache_breakpoin
 
 _TEMPLATE_KWARGS = frozenset({"enable_thinking"})
 """What a caller may tell the model's chat template."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineImage:
+    """An image as an engine gets it: where it is, and its name in the engine's caches, if it has one."""
+
+    url: str
+    uuid: str | None
 
 
 class _Wire(BaseModel):
@@ -405,6 +415,13 @@ class ChatCompletionRequest(_Wire):
     def may_call_tools(self) -> bool:
         return bool(self.tools) and self.tool_choice != "none"
 
+    @property
+    def wants_json(self) -> bool:
+        """Whether the words of the answer are to be JSON."""
+        if self.structured_outputs is not None:
+            return self.structured_outputs.json_schema is not None or self.structured_outputs.json_object is not None
+        return self.response_format is not None and not isinstance(self.response_format, TextFormat)
+
     def images(self) -> list[tuple[str, ImageUrl]]:
         """Each image, with its place written as OpenAI writes it, in the order of the request."""
         return [
@@ -415,17 +432,25 @@ class ChatCompletionRequest(_Wire):
             if isinstance(part, ImagePart)
         ]
 
-    def for_engine(self, image_urls: list[str]) -> dict[str, Any]:
+    def for_engine(self, images: Sequence[EngineImage], cache_salt: str | None, *, with_usage: bool = False) -> dict[str, Any]:
         """The document to send to the engine: what the caller sent, as far as it is typed here and not null.
 
-        Its images, in their order, are at `image_urls`, and without `detail`, for they have the size that it asks for.
+        Its images, in their order, are `images`, and without `detail`, for they have the size that it asks for. What the engine
+        keeps of the prompt is there only for requests with the same `cache_salt`. `with_usage`: a stream ends with its count of
+        tokens, whether or not the caller has asked for that.
         """
         # A warning of pydantic's would carry the caller's words into the log.
         document = self.model_dump(exclude_unset=True, exclude_none=True, warnings=False)
-        if image_urls:
+        if images:
             parts = [part for _, part in _parts(document) if part["type"] == "image_url"]
-            for part, url in zip(parts, image_urls, strict=True):
-                part["image_url"] = {"url": url}
+            for part, image in zip(parts, images, strict=True):
+                part["image_url"] = {"url": image.url}
+                if image.uuid is not None:
+                    part["uuid"] = image.uuid
+        if cache_salt is not None:
+            document["cache_salt"] = cache_salt
+        if with_usage:
+            document["stream_options"] = {**document.get("stream_options", {}), "include_usage": True}
         return document
 
 

@@ -13,12 +13,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import httpx
 import openai
 import psutil
 import pytest
 
 from deploy.processes import adopt_orphans
 from tests.conftest import free_port
+from tests.redis_server import RedisServer, running_redis
 
 START_AT_MOST_S = 600
 STOP_AT_MOST_S = 60
@@ -57,17 +59,17 @@ class Ended:
     output: str
 
 
-def start_stack(folder: pathlib.Path, port: int) -> OwnStack:
-    """`fovea up` on `port`, once it says that it is ready."""
+def start_stack(folder: pathlib.Path, port: int, catalog: pathlib.Path | None = None, **settings: str) -> OwnStack:
+    """`fovea up` of a catalog, or else the demo, on `port`, with further variables, once it says that it is ready."""
     adopt_orphans()
     output = folder / "fovea-up.txt"
     with output.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "deploy.cli", "up", "--port", str(port)],
+            [sys.executable, "-m", "deploy.cli", "up", *([str(catalog)] if catalog else []), "--port", str(port)],
             stdout=file,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | settings,
         )
     _running.append(process)
     deadline = time.monotonic() + START_AT_MOST_S
@@ -100,7 +102,8 @@ def pid_of_fovea_up(url: str) -> int:
 def left_behind() -> list[str]:
     """What is left of stacks that have ended: this process adopts whatever they orphan, so it is all below it."""
     running = {process.pid for stack in _running for process in (psutil.Process(stack.pid), *_below(stack.pid))}
-    left = [process for process in _below(os.getpid()) if process.pid not in running]
+    # The stack starts no Redis: that one is the tests' own.
+    left = [process for process in _below(os.getpid()) if process.pid not in running and process.name() != "redis-server"]
     return [" ".join(process.cmdline()) or process.name() for process in left if process.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -121,13 +124,23 @@ def ended_by_ctrl_c(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture(scope="session")
-def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Stack]:
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Where the stack stores its answers."""
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, port: int, redis: RedisServer
+) -> Iterator[Stack]:
     url = request.config.getoption("--stack")
     if url:
         yield Stack(url, pid_of_fovea_up(url))
         return
     request.getfixturevalue("ended_by_ctrl_c")
-    running = start_stack(tmp_path_factory.mktemp("stack"), port)
+    # Time enough for Redis on a busy machine: what is tested here is not how soon it is given up.
+    running = start_stack(tmp_path_factory.mktemp("stack"), port, FOVEA_REDIS_URL=redis.url, FOVEA_REDIS_BUDGET_S="5")
     yield running
     ended = end_stack(running, signal.SIGTERM)
     assert (ended.status, ended.left) == (0, []), ended.output
@@ -135,5 +148,27 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def client(stack: Stack) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="unused", max_retries=0, timeout=120) as client:
+    """Whose answers are all made for it, and none is one that another test has got."""
+    fresh = {"Cache-Control": "no-cache"}
+    with openai.OpenAI(
+        base_url=f"{stack.url}/v1", api_key="unused", max_retries=0, timeout=120, default_headers=fresh
+    ) as client:
         yield client
+
+
+def gateway_process(stack: Stack) -> psutil.Process:
+    """The gateway itself, not its guardian."""
+    return next(process for process in stack.processes() if process.cmdline()[1:3] == ["-m", "gateway"])
+
+
+@pytest.fixture
+def engines(stack: Stack) -> tuple[str, str]:
+    """Where the engines are, and their key: the gateway's secrets."""
+    environment = gateway_process(stack).environ()
+    return environment["FOVEA_ENGINES_URL"], environment["FOVEA_ENGINES_API_KEY"]
+
+
+def counted(engines: tuple[str, str], model: str, row: str) -> float:
+    """What the engine of `model` counts in the rows of its metrics that begin with `row`."""
+    rows = httpx.get(f"{engines[0]}/{model}/metrics", timeout=30).text.splitlines()
+    return sum(float(found.split()[-1]) for found in rows if found.startswith(row))

@@ -10,31 +10,12 @@ import time
 
 import httpx
 import openai
-import psutil
 import pytest
 
-from tests.e2e.conftest import Stack
+from tests.e2e.conftest import Stack, counted, gateway_process
 
 ROOT = pathlib.Path(__file__).parents[2]
 HELLO = [{"role": "user", "content": "What is a flange?"}]
-
-
-def gateway_process(stack: Stack) -> psutil.Process:
-    """The gateway itself, not its guardian."""
-    return next(process for process in stack.processes() if process.cmdline()[1:3] == ["-m", "gateway"])
-
-
-@pytest.fixture
-def engines(stack: Stack) -> tuple[str, str]:
-    """Where the engines are, and their key: the gateway's secrets."""
-    environment = gateway_process(stack).environ()
-    return environment["FOVEA_ENGINES_URL"], environment["FOVEA_ENGINES_API_KEY"]
-
-
-def counted(engines: tuple[str, str], model: str, row: str) -> float:
-    """What the engine of `model` counts in the rows of its metrics that begin with `row`."""
-    rows = httpx.get(f"{engines[0]}/{model}/metrics", timeout=30).text.splitlines()
-    return sum(float(found.split()[-1]) for found in rows if found.startswith(row))
 
 
 def running(engines: tuple[str, str], model: str) -> float:

@@ -2,6 +2,9 @@ import dataclasses
 import pathlib
 
 import pytest
+from ray.serve._private.constants import SERVE_SESSION_ID
+from ray.serve.config import RequestRouterConfig
+from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest as VllmRequest
@@ -11,6 +14,7 @@ from deploy.engine import engine_args, llm_config
 from deploy.limits import serve_environment
 from gateway.catalog.models import Catalog
 from gateway.catalog.read import load_catalog, parse_catalog
+from gateway.upstream.openai_http import SESSION_HEADER
 from gateway.wire.chat import LEFT_OUT, REFUSED, ChatCompletionRequest
 from tests.conftest import CATALOG
 
@@ -57,6 +61,18 @@ def test_serve_gets_the_limits(catalog: Catalog) -> None:
     deployment = llm_config("tiny", catalog.models["tiny"], catalog).deployment_config
     assert deployment["max_ongoing_requests"] == 4 + 8 + 16
     assert deployment["graceful_shutdown_timeout_s"] == 30 + 60 + 10
+
+
+def test_several_replicas_are_chosen_by_session_and_one_is_not_chosen() -> None:
+    catalog = parse_catalog(CATALOG.replace("tier: edge", "tier: edge\n    replicas: 2", 1))
+    several = llm_config("tiny", catalog.models["tiny"], catalog).deployment_config
+    router = RequestRouterConfig(**several["request_router_config"]).get_request_router_class()
+    assert issubclass(router, ConsistentHashRouter)
+    assert "request_router_config" not in llm_config("mute", catalog.models["mute"], catalog).deployment_config
+
+
+def test_the_gateway_names_sessions_as_serve_reads_them() -> None:
+    assert SERVE_SESSION_ID == SESSION_HEADER
 
 
 def test_build_refuses_to_serve_without_the_environment_that_it_needs(

@@ -6,28 +6,20 @@ renders a chat as a completion does, image processor included, and stops before 
 """
 
 import base64
-import contextlib
 import functools
 import io
-import json
-import os
 import pathlib
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 from PIL import Image
 from transformers import AutoTokenizer
 
-from deploy.cpu_torch import with_cpu_torch
 from gateway.catalog.families import FAMILIES, FamilyName
 from gateway.catalog.image_rules import Budget, ImageRule, Size
-from tests.engine.tiny_models import CONTEXT_TOKENS, MAKERS
+from tests.engine.tiny_models import MAKERS
+from tests.engine.vllm_server import VllmServer
 
 pytestmark = pytest.mark.timeout(900)  # two engines may have to start first
 
@@ -57,40 +49,8 @@ def image_url(size: Size) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-class Engine:
-    """vLLM's own server over one family's model, starting from when it is made; it is asked with one image or none."""
-
-    def __init__(self, family: str, folder: pathlib.Path) -> None:
-        self.model, self._log = folder / "model", folder / "log"
-        MAKERS[family](self.model)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        with self._log.open("wb") as output:
-            self._process = subprocess.Popen(
-                _command(self.model, port), stdout=output, stderr=output, env=os.environ | _environment()
-            )
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False)
-
-    def wait(self) -> None:
-        """Returns once it answers."""
-        deadline = time.monotonic() + 400
-        while time.monotonic() < deadline:
-            assert self._process.poll() is None, self._log.read_text()[-4000:]
-            with contextlib.suppress(httpx.TransportError):
-                if self._client.get("/health").status_code == 200:
-                    return
-            time.sleep(0.25)
-        raise AssertionError(f"not up within 400 s: {self._log.read_text()[-4000:]}")
-
-    def end(self) -> None:
-        self._client.close()
-        self._process.terminate()
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+class Engine(VllmServer):
+    """One family's server, which is asked with one image or none."""
 
     def tokens(self, size: Size | None) -> int:
         return int(self._ask("/tokenize", size, {})["count"])
@@ -101,36 +61,10 @@ class Engine:
     def _ask(self, path: str, size: Size | None, more: dict[str, Any]) -> dict[str, Any]:
         image = [] if size is None else [{"type": "image_url", "image_url": {"url": image_url(size)}}]
         content = [*image, {"type": "text", "text": "what is this"}]
-        response = self._client.post(path, json={"model": "tiny", "messages": [{"role": "user", "content": content}], **more})
+        response = self.client.post(path, json={"model": "tiny", "messages": [{"role": "user", "content": content}], **more})
         assert response.status_code == 200, f"{size}: {response.text}"
         answer: dict[str, Any] = response.json()
         return answer
-
-
-def _command(model: pathlib.Path, port: int) -> list[str]:
-    arguments = {
-        "--model": model,
-        "--served-model-name": "tiny",
-        "--host": "127.0.0.1",
-        "--port": port,
-        "--load-format": "dummy",
-        "--dtype": "bfloat16",
-        "--max-model-len": CONTEXT_TOKENS,
-        "--max-num-seqs": 1,
-        "--limit-mm-per-prompt": json.dumps({"image": 1, "video": 0}),
-    }
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
-    return command + [str(word) for pair in arguments.items() for word in pair]
-
-
-def _environment() -> dict[str, str]:
-    return {
-        "PYTHONPATH": with_cpu_torch(os.environ.get("PYTHONPATH")),
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
 
 
 class Engines:

@@ -119,7 +119,7 @@ def outcome(ask: Callable[[], Asked]) -> tuple[Any, ...]:
     """What comes of a request: the model, the document for it and what else is said, or an error's class and words."""
     try:
         asked = ask()
-        sent = orjson.loads(b"".join(rendered(asked, [None] * len(asked.images))))
+        sent = orjson.loads(b"".join(rendered(asked, [None] * len(asked.images), [None] * len(asked.images), None)))
     except GatewayError as error:
         return type(error), error.message, error.param, error.error_code
     images = [(image.param, image.detail, _facts(image.image)) for image in asked.images]

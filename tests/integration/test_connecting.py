@@ -21,9 +21,8 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 async def ask(port: int) -> tuple[bytes, State]:
     """The answer for the model behind `port`, and the model's state after that."""
-    urls = {"tiny": f"http://127.0.0.1:{port}"}
-    probe = HealthProbe(urls, api_key=None)
-    async with OpenAIHttpEngine(urls, probe, Metrics().engine_requests, connect_timeout_s=1.0, api_key=None) as engine:
+    probe = HealthProbe({"tiny": [f"http://127.0.0.1:{port}"]}, api_key=None)
+    async with OpenAIHttpEngine(probe, Metrics().engine_requests, connect_timeout_s=1.0, api_key=None) as engine:
         try:
             async with engine.complete("tiny", [b"{}"], {}) as found:
                 return b"".join([chunk async for chunk in found.chunks]), probe.models["tiny"].state

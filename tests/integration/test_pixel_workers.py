@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import os
 import pathlib
 import signal
@@ -16,10 +17,13 @@ import pytest
 import uvloop
 from PIL import Image
 
-from gateway.images.header import ImageFormat, ImageHeader
-from gateway.images.normalise import Recipe, Undecodable, recipe
+from gateway.images.encoded import RawImage
+from gateway.images.header import ImageFormat, ImageHeader, read_header
+from gateway.images.normalise import Damaged, Recipe, Undecodable, decoding, recipe
 from gateway.images.pixel_protocol import REQUEST
+from gateway.images.pixels import identify
 from gateway.images.workers import CannotStart, PixelWorkers
+from tests.processes import pixel_processes
 from tests.scenes import decoded, encoded, scene
 
 Test = Callable[[PixelWorkers], Awaitable[object]]
@@ -52,7 +56,7 @@ def run(request: pytest.FixtureRequest) -> Run:
             ) as workers:
                 await test(workers)
             assert open_files() == files
-            assert not children()
+            assert not pixel_processes()
 
         with asyncio.Runner(loop_factory=request.param) as runner:
             runner.run(main())
@@ -67,18 +71,6 @@ def open_files() -> int:
     return len([fd for fd, file in files.items() if file != os.devnull and fd not in connections])
 
 
-def children() -> list[psutil.Process]:
-    """But for the gateway that other tests have started."""
-    return [child for child in psutil.Process().children() if not is_gateway(child)]
-
-
-def is_gateway(process: psutil.Process) -> bool:
-    try:
-        return process.cmdline()[-2:] == ["-m", "gateway"]
-    except psutil.Error:
-        return False
-
-
 async def is_served(workers: PixelWorkers) -> None:
     made = await workers.apply(SMALL, prepared())
     assert decoded(base64.b64decode(made)).size == TARGET
@@ -87,7 +79,7 @@ async def is_served(workers: PixelWorkers) -> None:
 @asynccontextmanager
 async def a_call_that_hangs(workers: PixelWorkers) -> AsyncIterator[tuple[psutil.Process, asyncio.Future[bytes]]]:
     """In the only worker there is: the process, and what it will answer."""
-    (process,) = children()
+    (process,) = pixel_processes()
     process.suspend()
     call = asyncio.ensure_future(workers.apply(SMALL, prepared()))
     await asyncio.sleep(0.1)
@@ -99,7 +91,7 @@ async def a_call_that_hangs(workers: PixelWorkers) -> AsyncIterator[tuple[psutil
 def test_images_are_shrunk_as_many_at_once_as_there_are_processes(run: Run) -> None:
     async def test(workers: PixelWorkers) -> None:
         await asyncio.gather(*(is_served(workers) for _ in range(12)))
-        assert len(children()) == 3
+        assert len(pixel_processes()) == 3
 
     run(test, processes=3)
 
@@ -115,16 +107,60 @@ def test_any_view_of_bytes_will_do(run: Run) -> None:
 
 def test_a_damaged_file_is_refused_and_costs_no_process(run: Run) -> None:
     async def test(workers: PixelWorkers) -> None:
-        before = children()
+        before = pixel_processes()
         for payload in (b"", b"no base64!", SMALL[: len(SMALL) // 8 * 4]):
             with pytest.raises(
                 Undecodable, match=r"^The image cannot be decoded: the file is damaged, or is not what its header"
             ):
                 await workers.apply(payload, prepared())
         await is_served(workers)
-        assert children() == before
+        assert pixel_processes() == before
 
     run(test)
+
+
+def test_what_an_engine_would_see_is_digested_there_as_it_would_be_here(run: Run) -> None:
+    async def test(workers: PixelWorkers) -> None:
+        picture = scene(2, SIZE)
+        files = [encoded(picture, "PNG", compress_level=level) for level in (1, 9)] + [encoded(picture, "JPEG")]
+        headers = [read_header(RawImage(file)) for file in files]
+        payloads = [base64.b64encode(file) for file in files]
+        digests = [await workers.identify(*each) for each in zip(payloads, headers, strict=True)]
+        assert digests == [identify(each, decoding(header)) for each, header in zip(payloads, headers, strict=True)]
+        assert [len(digest) for digest in digests] == [32] * 3
+        assert digests[0] == digests[1] != digests[2]
+        await is_served(workers)
+
+    run(test)
+
+
+def test_a_file_that_cannot_be_decoded_has_no_digest_and_costs_no_process(run: Run) -> None:
+    async def test(workers: PixelWorkers) -> None:
+        before = pixel_processes()
+        header = read_header(RawImage(base64.b64decode(SMALL)))
+        for payload, wrong in (
+            (SMALL[: len(SMALL) // 8 * 4], header),
+            (SMALL, dataclasses.replace(header, width=header.width + 1)),
+            (b"", header),
+        ):
+            with pytest.raises(Damaged, match=r"^The image cannot be decoded: the file is damaged, or is not what its header"):
+                await workers.identify(payload, wrong)
+        await is_served(workers)
+        assert pixel_processes() == before
+
+    run(test)
+
+
+def test_pixels_that_need_too_much_memory_or_time_are_not_digested(run: Run) -> None:
+    size = (6000, 4000)
+    header = ImageHeader(ImageFormat.PNG, *size, orientation=1, frames=1, has_alpha=False)
+
+    async def refused(workers: PixelWorkers, said: str) -> None:
+        with pytest.raises(Undecodable, match=said):
+            await workers.identify(large(size), header)
+
+    run(lambda workers: refused(workers, "more memory than 64 MiB"), memory_mib=64)
+    run(lambda workers: refused(workers, r"longer than 0\.05 s"), timeout_s=0.05)
 
 
 def test_a_worker_that_is_killed_during_a_call_costs_that_call(run: Run) -> None:
@@ -140,7 +176,7 @@ def test_a_worker_that_is_killed_during_a_call_costs_that_call(run: Run) -> None
 
 def test_a_worker_that_is_killed_between_calls_costs_nothing(run: Run) -> None:
     async def test(workers: PixelWorkers) -> None:
-        (process,) = children()
+        (process,) = pixel_processes()
         process.kill()
         await asyncio.sleep(0.2)
         await is_served(workers)
@@ -222,14 +258,14 @@ def test_a_caller_that_goes_away_while_it_waits_for_its_turn_takes_none(run: Run
                 await waiting
             process.resume()
             assert decoded(base64.b64decode(await call)).size == TARGET
-        assert children() == [process]
+        assert pixel_processes() == [process]
 
     run(test)
 
 
 def test_what_befalls_one_worker_does_not_disturb_the_others(run: Run) -> None:
     async def test(workers: PixelWorkers) -> None:
-        one, other = children()
+        one, other = pixel_processes()
         one.suspend()
         other.suspend()
         calls = [asyncio.ensure_future(workers.apply(SMALL, prepared())) for _ in range(2)]
@@ -245,11 +281,11 @@ def test_what_befalls_one_worker_does_not_disturb_the_others(run: Run) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_worker_is_not_ended_by_what_ends_the_gateway_in_good_order(run: Run, number: signal.Signals) -> None:
     async def test(workers: PixelWorkers) -> None:
-        (process,) = children()
+        (process,) = pixel_processes()
         process.send_signal(number)
         for _ in range(3):
             await is_served(workers)
-        assert children() == [process]
+        assert pixel_processes() == [process]
 
     run(test)
 
@@ -258,7 +294,7 @@ def test_a_worker_has_no_secrets_and_writes_no_files(run: Run, monkeypatch: pyte
     monkeypatch.setenv("FOVEA_ENGINES_API_KEY", "a secret")
 
     async def test(workers: PixelWorkers) -> None:
-        (process,) = children()
+        (process,) = pixel_processes()
         await is_served(workers)
         assert set(process.environ()) <= {"PYTHONPATH", "LC_CTYPE"}
         assert process.rlimit(psutil.RLIMIT_FSIZE) == (0, 0)
@@ -274,7 +310,7 @@ def test_workers_that_cannot_start_are_known_at_once(python: str, run: Run, monk
     monkeypatch.setattr(sys, "executable", python)
     with pytest.raises(CannotStart):
         run(is_served)
-    assert not children()
+    assert not pixel_processes()
 
 
 def test_nothing_is_started_once_they_are_closed(run: Run) -> None:
@@ -321,6 +357,6 @@ def test_a_worker_that_hangs_without_a_gateway_is_ended_by_the_system() -> None:
     command = [sys.executable, "-m", "gateway.images.pixels", "512", "50000000", "0.1"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.stdin is not None
-        worker.stdin.write(REQUEST.pack(1, 1))
+        worker.stdin.write(REQUEST.pack(0, 1, 1))
         worker.stdin.flush()
         assert worker.wait(10) == -signal.SIGALRM

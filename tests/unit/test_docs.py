@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from deploy.cli import main
 from gateway import errors
 from gateway.catalog.families import FamilyName
-from gateway.catalog.models import Hardware, KvCache, Limits, Model
+from gateway.catalog.models import Cache, Hardware, KvCache, Limits, Model
 from gateway.errors import GatewayError
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
@@ -43,6 +43,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "### `limits`": Limits,
     "### `models.<name>`": Model,
     "### `models.<name>.kv_cache`": KvCache,
+    "### `models.<name>.cache`": Cache,
 }
 
 

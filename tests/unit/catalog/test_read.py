@@ -2,7 +2,7 @@ import pathlib
 
 import pytest
 
-from gateway.catalog.models import Catalog
+from gateway.catalog.models import Cache, Catalog
 from gateway.catalog.read import CatalogError, load_catalog, parse_catalog
 from tests.conftest import CATALOG
 
@@ -66,6 +66,34 @@ MISTAKES = {
         ("    tier: edge", "    tier: edge\n    image_processor: {size: {shortest_edge: 0, longest_edge: 9}}"),
         "c.yaml:5: models.tiny: image_processor.size.shortest_edge: input should be greater than or equal to 1",
     ),
+    "engines at one address and at several are too many": (
+        ("    tier: edge", "    tier: edge\n    engine_url: http://a\n    engine_urls: [http://b, http://c]"),
+        "c.yaml:5: models.tiny: takes engine_url or engine_urls, not both",
+    ),
+    "an engine that is there twice is named": (
+        ("    tier: edge", "    tier: edge\n    engine_urls: [http://a, http://a/]"),
+        "c.yaml:5: models.tiny: engine_urls: an address is there twice",
+    ),
+    "a list of no engines is named": (
+        ("    tier: edge", "    tier: edge\n    engine_urls: []"),
+        "c.yaml:9: models.tiny.engine_urls: list should have at least 1 item",
+    ),
+    "an address that is none is named": (
+        ("    tier: edge", "    tier: edge\n    engine_urls: [http://a, ftp://b]"),
+        "c.yaml:9: models.tiny.engine_urls.1: string should match",
+    ),
+    "an unknown key of the cache is named": (
+        ("    tier: edge", "    tier: edge\n    cache: {answer: always}"),
+        "c.yaml:9: models.tiny.cache.answer: unknown key, did you mean answers?",
+    ),
+    "an identity that nobody knows is named": (
+        ("    tier: edge", "    tier: edge\n    cache: {identity: looks}"),
+        "c.yaml:9: models.tiny.cache.identity: input should be 'bytes' or 'pixels', got 'looks'",
+    ),
+    "a time of nothing is no time": (
+        ("    tier: edge", "    tier: edge\n    cache: {ttl_s: 0}"),
+        "c.yaml:9: models.tiny.cache.ttl_s: input should be greater than 0, got 0",
+    ),
     "a detail that nobody knows is named": (
         ("    tier: edge", "    tier: edge\n    auto_detail: medium"),
         "c.yaml:9: models.tiny.auto_detail: input should be 'low' or 'high'",
@@ -91,6 +119,13 @@ def test_a_large_model_on_one_worker_is_valid_with_its_reason() -> None:
     reason = "parameters_b: 70\n    not_tensor_parallel_because: four bits, and 80 GiB"
     catalog = parse_catalog(CATALOG.replace("parameters_b: 0.1", reason, 1))
     assert catalog.models["tiny"].tensor_parallel == 1
+
+
+def test_answers_are_kept_as_the_entry_says() -> None:
+    assert parse_catalog(CATALOG).models["tiny"].cache == Cache(answers="deterministic", identity="bytes", ttl_s=86400)
+    said = "tier: edge\n    cache: {answers: asked, identity: pixels, ttl_s: 0.5}"
+    cache = parse_catalog(CATALOG.replace("tier: edge", said, 1)).models["tiny"].cache
+    assert cache == Cache(answers="asked", identity="pixels", ttl_s=0.5)
 
 
 def test_an_empty_file_is_an_error() -> None:
@@ -119,3 +154,12 @@ def test_the_image_rule_is_the_family_s_with_what_the_entry_says_otherwise() -> 
     said = "tier: server\n    image_processor: {image_grid_pinpoints: [[336, 672]]}"
     catalog = parse_catalog(CATALOG.replace("tier: server", said, 1))
     assert catalog.models["mute"].image_rule.tokens(336, 336) == 576 + 24 * 25 + 1
+
+
+def test_a_model_with_addresses_of_its_own_is_not_served_here() -> None:
+    one = parse_catalog(CATALOG.replace("tier: edge", "tier: edge\n    engine_url: http://a", 1))
+    several = parse_catalog(CATALOG.replace("tier: edge", "tier: edge\n    engine_urls: [http://a, http://b/x]", 1))
+    assert list(one.served_here) == list(several.served_here) == ["mute"]
+    assert one.models["tiny"].own_engine_urls == ["http://a"]
+    assert several.models["tiny"].own_engine_urls == ["http://a", "http://b/x"]
+    assert parse_catalog(CATALOG).models["tiny"].own_engine_urls == []

@@ -1,4 +1,5 @@
-from gateway.images.shrunk import Key, ShrunkImages
+from gateway.images.digest import Key
+from gateway.images.shrunk import ShrunkImages
 
 
 def key(image: bytes, width: int = 28) -> Key:

@@ -76,7 +76,7 @@ def outcome(body: bytes, catalog: Catalog) -> Any:
 
 
 def sent_as(asked: Asked) -> Any:
-    return orjson.loads(b"".join(rendered(asked, [None] * len(asked.images))))
+    return orjson.loads(b"".join(rendered(asked, [None] * len(asked.images), [None] * len(asked.images), None)))
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -98,7 +98,7 @@ def test_a_repeated_key_counts_once_and_last(catalog: Catalog) -> None:
 
 def test_an_image_goes_to_the_engine_without_being_copied(catalog: Catalog) -> None:
     body = json.dumps(request(image(LARGE))).encode()
-    parts = rendered(understood(body, catalog, LIMITS), [None])
+    parts = rendered(understood(body, catalog, LIMITS), [None], [None], None)
     assert [part.obj is body for part in parts if isinstance(part, memoryview)] == [True]
 
 
@@ -112,8 +112,19 @@ def test_images_that_were_replaced_take_their_own_places(catalog: Catalog) -> No
         ([[b"data:a"], [b"data:b"], [b"data:c"]], ["data:a", "data:b", "data:c"]),
     ]
     for replaced, urls in cases:
-        sent = orjson.loads(b"".join(rendered(asked, replaced)))
+        sent = orjson.loads(b"".join(rendered(asked, replaced, [None] * 3, None)))
         assert [part["image_url"] for part in sent["messages"][0]["content"]] == [{"url": url} for url in urls]
+
+
+def test_names_go_with_their_images_and_the_salt_with_every_request(catalog: Catalog) -> None:
+    asked = understood(json.dumps(request(image(LARGE, uuid="theirs"), image(picture()))).encode(), catalog, LIMITS)
+    sent = orjson.loads(b"".join(rendered(asked, [[b"data:a"], None], ["first", "second"], "salt")))
+    first, second = sent["messages"][0]["content"]
+    assert first == image("data:a", uuid="first")
+    assert second == image(picture(), uuid="second")
+    assert sent["cache_salt"] == "salt"
+    words = understood(json.dumps(request({"type": "text", "text": "hi"})).encode(), catalog, LIMITS)
+    assert orjson.loads(b"".join(rendered(words, [], [], "salt")))["cache_salt"] == "salt"
 
 
 def two_more(catalog: Catalog) -> Catalog:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.wire.chat import LEFT_OUT, REFUSED, ChatCompletionRequest, parse_chat
+from gateway.wire.chat import LEFT_OUT, REFUSED, ChatCompletionRequest, EngineImage, parse_chat
 
 USER = {"role": "user", "content": "hi"}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
@@ -155,26 +155,39 @@ def test_a_refused_field_says_what_to_use_instead(name: str) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_refused_field_that_is_null_is_as_good_as_absent(name: str) -> None:
     parsed, left_out = parse_chat(request(**{name: None}))
-    assert name not in parsed.for_engine([])
+    assert name not in parsed.for_engine([], None)
     assert left_out == ()
 
 
 @pytest.mark.parametrize("name", LEFT_OUT)
 def test_a_field_that_is_not_ours_to_pass_is_left_out_and_said_to_be(name: str) -> None:
     parsed, left_out = parse_chat(request(**{name: {"a": 1}}))
-    assert parsed.for_engine([]) == request()
+    assert parsed.for_engine([], None) == request()
     assert left_out == (name,)
 
 
 def test_the_identity_that_a_client_gives_an_image_never_reaches_the_engine() -> None:
     parsed, left_out = parse_chat(turn(content=[{"type": "text", "text": "?"}, IMAGE | {"uuid": "somebody-elses"}]))
-    assert parsed.for_engine([])["messages"][0]["content"] == [{"type": "text", "text": "?"}, IMAGE]
+    assert parsed.for_engine([], None)["messages"][0]["content"] == [{"type": "text", "text": "?"}, IMAGE]
     assert left_out == ("messages[].content[].uuid",)
+
+
+def test_an_image_gets_its_name_beside_its_type_and_the_prompt_its_salt() -> None:
+    parsed, _ = parse_chat(
+        turn(content=[IMAGE | {"uuid": "theirs"}, {"type": "text", "text": "?"}, IMAGE]) | {"cache_salt": "x"}
+    )
+    document = parsed.for_engine([EngineImage("data:a", "ours"), EngineImage("data:b", None)], "salt")
+    assert document["messages"][0]["content"] == [
+        {"type": "image_url", "image_url": {"url": "data:a"}, "uuid": "ours"},
+        {"type": "text", "text": "?"},
+        {"type": "image_url", "image_url": {"url": "data:b"}},
+    ]
+    assert document["cache_salt"] == "salt"
 
 
 def test_the_chat_template_is_told_only_what_is_allowed() -> None:
     parsed, left_out = parse_chat(request(chat_template_kwargs={"enable_thinking": False, "evil": 1}))
-    assert parsed.for_engine([])["chat_template_kwargs"] == {"enable_thinking": False}
+    assert parsed.for_engine([], None)["chat_template_kwargs"] == {"enable_thinking": False}
     assert left_out == ("chat_template_kwargs.*",)
 
 
@@ -209,7 +222,7 @@ def test_a_whole_request_is_passed_on_as_it_came() -> None:
         ignore_eos=True,
     )
     parsed, left_out = parse_chat(document)
-    assert parsed.for_engine([]) == document
+    assert parsed.for_engine([], None) == document
     assert left_out == ()
     parsed.model_dump(warnings="error")
 
@@ -236,7 +249,7 @@ _CALLED = {"name": "report", "arguments": "{}"}
 
 def test_structured_outputs_keep_the_names_that_vllm_knows() -> None:
     document = request(structured_outputs={"json": {"type": "object"}})
-    assert parse_chat(document)[0].for_engine([]) == document
+    assert parse_chat(document)[0].for_engine([], None) == document
 
 
 def test_an_earlier_answer_is_taken_with_all_that_the_sdk_and_servers_put_there() -> None:
@@ -255,7 +268,7 @@ def test_an_earlier_answer_is_taken_with_all_that_the_sdk_and_servers_put_there(
     ]
     parsed, left_out = parse_chat(request(messages=messages))
     expected = {"id": "1", "type": "function", "function": _CALLED}
-    assert parsed.for_engine([])["messages"][1] == {"role": "assistant", "content": "yes", "tool_calls": [expected]}
+    assert parsed.for_engine([], None)["messages"][1] == {"role": "assistant", "content": "yes", "tool_calls": [expected]}
     assert left_out == ()
 
 
@@ -267,7 +280,7 @@ def test_nulls_are_not_passed_on_but_those_within_a_schema_are() -> None:
         stop=None,
         response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "description": None}},
     )
-    assert parse_chat(document)[0].for_engine([]) == request(
+    assert parse_chat(document)[0].for_engine([], None) == request(
         response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     )
 
@@ -277,7 +290,7 @@ def test_nulls_are_not_passed_on_but_those_within_a_schema_are() -> None:
     [("echo", False), ("use_beam_search", False), ("best_of", 1), ("function_call", "none"), ("modalities", ["text"])],
 )
 def test_a_refused_field_that_asks_for_what_happens_anyway_is_taken(name: str, value: Any) -> None:
-    assert parse_chat(request(**{name: value}))[0].for_engine([]) == request()
+    assert parse_chat(request(**{name: value}))[0].for_engine([], None) == request()
 
 
 MANY = 100_000

@@ -1,0 +1,88 @@
+"""What makes two questions one: the key of an answer names all that decides it, and no pixel is touched for that.
+
+Whatever is not said to be left out is part of the key, so that a field which somebody adds cannot be forgotten: at worst it
+keeps answers apart that are the same. A test asks for a decision about each.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+from blake3 import blake3
+
+from gateway.catalog.models import Model
+from gateway.wire.chat import ChatCompletionRequest, EngineImage
+
+KEY_VERSION: Final = 1
+"""Raised with whatever changes what a key stands for, or how an answer is stored."""
+
+HOW_IT_IS_SENT: Final = frozenset({"stream", "stream_options", "stream_interval"})
+"""Fields of a request that decide in what pieces its answer comes, and not what it is."""
+
+WHAT_IT_RUNS_ON: Final = frozenset({
+    "tier", "parameters_b", "kv_cache", "tensor_parallel", "not_tensor_parallel_because", "replicas", "concurrency",
+    "queue_depth", "longest_answer_s", "gpu_memory_utilization", "engine_url", "engine_urls", "cache",
+    "images_per_request",  # decides what is refused
+    "max_image_pixels", "auto_detail",  # decide recipes, which are part of the key
+})  # fmt: skip
+"""Fields of a model's entry that do not decide its answers."""
+
+_VLLM_DEFAULTS: Final[Mapping[str, Any]] = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "frequency_penalty": 0.0,
+    "presence_penalty": 0.0,
+    "n": 1,
+    "logprobs": False,
+}
+"""What vLLM 0.32 takes where a request says nothing (ChatCompletionRequest), of what callers often say all the same."""
+
+_OVERRIDES = "override_generation_config"
+
+ImageIdentity = tuple[bytes, str]
+"""An image's digest, and the recipe by which it was made ready as text."""
+
+
+def sampling_defaults(model: Model) -> dict[str, Any]:
+    """The sampling parameters that a request to `model` has without saying so, as far as they are known.
+
+    Of engines that Fovea does not start nothing is: theirs may be those that come with the weights.
+    """
+    if model.own_engine_urls:
+        return {}
+    overrides = model.engine_args.get(_OVERRIDES)
+    if not isinstance(overrides, dict):
+        return dict(_VLLM_DEFAULTS)
+    # Each in its own type: 0 and 0.0 are one temperature, and two texts.
+    return {name: type(default)(overrides.get(name, default)) for name, default in _VLLM_DEFAULTS.items()}
+
+
+def model_identity(name: str, model: Model, adapter: str | None = None) -> bytes:
+    """All of a catalog's entry that decides its model's answers, in a canonical form.
+
+    An entry without `revision` is the same from day to day, whatever its repository holds meanwhile.
+    """
+    entry = model.model_dump(mode="json", exclude=set(WHAT_IT_RUNS_ON))
+    return orjson.dumps([name, entry, adapter], option=orjson.OPT_SORT_KEYS)
+
+
+def answer_key(
+    identity: bytes,
+    defaults: Mapping[str, Any],
+    tenant: str,
+    images: Sequence[ImageIdentity],
+    request: ChatCompletionRequest,
+) -> bytes:
+    """The 32 bytes that stand for a question of `tenant` to the model of that `identity`, with its `defaults`.
+
+    `images` are the request's, in its order. Everything in the request keeps its order: tools, and the properties of schemas.
+    """
+    asked = request.for_engine([EngineImage(f"image:{place}", None) for place in range(len(images))], cache_salt=None)
+    seen = {**defaults, **{name: value for name, value in asked.items() if name not in HOW_IT_IS_SENT and name != "model"}}
+    known_images = [[digest.hex(), recipe] for digest, recipe in images]
+    # One JSON document: nothing of one part can pass for a piece of its neighbour.
+    named = orjson.dumps([KEY_VERSION, tenant, known_images, seen])
+    return blake3(identity + b"\n" + named).digest()

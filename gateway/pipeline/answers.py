@@ -1,0 +1,299 @@
+"""From a call to its answer by the shortest way there is: the store, a flight that is under way, an engine."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Literal
+
+import orjson
+from starlette.types import Send
+
+from gateway.cache.key import ImageIdentity, answer_key, model_identity, sampling_defaults
+from gateway.cache.policy import CacheControl, is_shared
+from gateway.cache.results import Address, Claim, ResultStore, Stored
+from gateway.cache.single_flight import Flight, Flights
+from gateway.catalog.models import Catalog
+from gateway.deadline import Patience
+from gateway.errors import DeadlineExceeded, EngineErred, NotCached
+from gateway.memory import Share
+from gateway.pipeline.call import Call
+from gateway.pipeline.generate import Generation
+from gateway.pipeline.relay import checked_events, send_replay, send_stream, send_whole, whole_body
+from gateway.upstream.engine import EngineAnswer
+from gateway.wire.answers import is_known, is_storable, renewed, replay, stored_form
+from gateway.wire.chat import ChatCompletionRequest
+from gateway.wire.streamed import StreamedAnswer, without_usage
+
+CACHE_HEADER = "x-fovea-cache"
+Result = Literal["hit", "miss", "joined", "bypass"]
+
+_LEASE_S = 10.0
+"""For so long after its last word another gateway's work is waited for. Virtual machines have stood still for as long."""
+
+_RENEW_EVERY_S = 2.5
+_LOOK_AGAIN_S = 0.02
+_LOOK_AGAIN_AT_MOST_S = 0.25
+_LOOK_AGAIN_SLOWER = 1.5
+
+
+class Answers:
+    """Answers calls. `count` is told, for each, the name of the model and what the cache did for it."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        generation: Generation,
+        store: ResultStore,
+        flights: Flights,
+        count: Callable[[str, Result], None],
+    ) -> None:
+        self._models = {name: (model_identity(name, model), sampling_defaults(model)) for name, model in catalog.models.items()}
+        self._generation = generation
+        self._store = store
+        self._flights = flights
+        self._count = count
+
+    async def answer(self, call: Call, send: Send) -> None:
+        """Sends the answer.
+
+        Raises InvalidField: the header cache-control is wrong; NotCached; what `Generation.answer` and the relay raise.
+        """
+        control = CacheControl.of(call.headers)
+        _, defaults = self._models[call.model]
+        shared = is_shared(call.asked.request, defaults, call.asked.model, control)
+        address = self._address(call, call.identities) if shared else None
+        stored = await self._stored(address, control) if address is not None else None
+        if stored is not None:
+            await self._send_stored(call, stored, "hit", send)
+        elif control.only_if_cached:
+            raise NotCached("The request takes stored answers only (only-if-cached), and there is none.")
+        elif address is None or control.no_store:
+            await self._straight(call, send)
+        elif control.takes_stored:
+            await self._shared(call, address, control, send)
+        else:
+            await self._fresh(call, address, send)
+
+    def _address(self, call: Call, images: list[ImageIdentity]) -> Address:
+        identity, defaults = self._models[call.model]
+        return Address(call.tenant, call.model, answer_key(identity, defaults, call.tenant, images, call.asked.request))
+
+    async def _stored(self, address: Address, control: CacheControl) -> Stored | None:
+        """The stored answer, if the caller takes it. One that is not at hand is left to the flight to find."""
+        if not control.takes_stored:
+            return None
+        stored = self._store.at_hand(address)
+        if stored is None and (control.only_if_cached or control.no_store):
+            stored = await self._store.get(address)
+        return stored if stored is not None and control.takes_age(_age_s(stored)) else None
+
+    async def _straight(self, call: Call, send: Send) -> None:
+        """From an engine, as fast as the client reads, and for nobody else."""
+        headers = self._headers(call, "bypass")
+        try:
+            async with self._generation.answer(call, call.share) as answer:
+                if call.asked.stream:
+                    await send_stream(checked_events(call.model, answer), headers, send)
+                else:
+                    await send_whole(await whole_body(call.model, answer), headers, send)
+        except EngineErred:
+            if not call.record.is_answering:
+                await self._generation.check_images(call)
+            raise
+
+    async def _shared(self, call: Call, address: Address, control: CacheControl, send: Send) -> None:
+        """With all who ask the same."""
+        async with self._flights.aboard(address, partial(self._fly, call, address)) as (flight, joined):
+            await flight.begun()
+            if flight.found is None:
+                await self._send_flight(call, flight, "joined" if joined else "miss", send)
+                return
+            if control.takes_age(_age_s(flight.found)):
+                await self._send_stored(call, flight.found, "joined" if flight.waited else "hit", send)
+                return
+        # Too old for this one: made anew, once for all at this gateway who say so.
+        async with self._flights.aboard((address, "anew"), partial(self._fly_alone, call, address)) as (flight, joined):
+            await flight.begun()
+            await self._send_flight(call, flight, "joined" if joined else "miss", send)
+
+    async def _fresh(self, call: Call, address: Address, send: Send) -> None:
+        """From an engine, for this call; others may have it afterwards."""
+        async with self._flights.aboard(object(), partial(self._fly_alone, call, address)) as (flight, _):
+            await flight.begun()
+            await self._send_flight(call, flight, "bypass", send)
+
+    async def _send_flight(self, call: Call, flight: Flight, result: Result, send: Send) -> None:
+        if flight.is_streamed and call.asked.stream:
+            events = flight.read() if call.include_usage else _without_usage(flight.read())
+            await send_stream(events, self._headers(call, result), send)
+            return
+        await flight.landed()
+        if not flight.is_streamed and not call.asked.stream:
+            await send_whole(b"".join(flight.pieces), self._headers(call, result), send)
+        elif flight.answer is not None:
+            await _send_answer(call, flight.answer, self._headers(call, result), send)
+        else:
+            await self._straight(call, send)  # what came cannot be put into the other form
+
+    async def _send_stored(self, call: Call, stored: Stored, result: Result, send: Send) -> None:
+        headers = self._headers(call, result)
+        if result == "hit":
+            headers["age"] = str(int(_age_s(stored)))
+        await _send_answer(call, stored.answer, headers, send)
+
+    def _headers(self, call: Call, result: Result) -> dict[str, str]:
+        self._count(call.model, result)
+        return call.answer_headers | {CACHE_HEADER: result}
+
+    async def _fly(self, call: Call, address: Address, flight: Flight) -> None:
+        """Has the answer found or made, once for all gateways."""
+        async with _as_long_as_answers_take(call), _holding(call) as share:
+            if not call.images or call.asked.model.cache.identity == "bytes":
+                await self._find_or_make(call, share, address, flight)
+                return
+            stored = await self._store.get(address)
+            if stored is not None:
+                flight.find(stored)
+                return
+            by_pixels = self._address(call, await self._generation.identities(call, share))
+            stored = await self._find_or_make(call, share, by_pixels, flight)
+            if stored is not None:
+                await self._store.put(address, stored, call.asked.model.cache.ttl_s)
+
+    async def _find_or_make(self, call: Call, share: Share, address: Address, flight: Flight) -> Stored | None:
+        token = secrets.token_hex(16)
+        claimed = await self._claimed(address, token, flight)
+        if isinstance(claimed, Stored):
+            flight.find(claimed)
+            return claimed
+        if claimed is Claim.ALONE:
+            return await self._make_alone(call, share, address, flight)
+        stored = None
+        async with self._leading(address, token):
+            stored = await self._make(call, share, flight)
+            await self._store.settle(address, token, stored, call.asked.model.cache.ttl_s)
+        return stored
+
+    async def _claimed(self, address: Address, token: str, flight: Flight) -> Stored | Claim:
+        """What is stored, or how it is to be made; waits as long as another gateway makes it."""
+        again_s = _LOOK_AGAIN_S
+        while (claimed := await self._store.claim(address, token, _LEASE_S)) is Claim.FOLLOWING:
+            flight.waited = True
+            await asyncio.sleep(again_s)
+            again_s = min(again_s * _LOOK_AGAIN_SLOWER, _LOOK_AGAIN_AT_MOST_S)
+        return claimed
+
+    @asynccontextmanager
+    async def _leading(self, address: Address, token: str) -> AsyncIterator[None]:
+        """Keeps the lease for as long as the block runs. One that fails tells the others not to wait for one another."""
+        renewing = asyncio.ensure_future(self._renew(address, token))
+        try:
+            yield
+        except asyncio.CancelledError:
+            await self._store.release(address, token)
+            raise
+        except Exception:
+            await self._store.settle(address, token, None, 0)
+            raise
+        finally:
+            renewing.cancel()
+
+    async def _renew(self, address: Address, token: str) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_EVERY_S)
+            await self._store.renew(address, token, _LEASE_S)
+
+    async def _fly_alone(self, call: Call, address: Address, flight: Flight) -> None:
+        async with _as_long_as_answers_take(call), _holding(call) as share:
+            await self._make_alone(call, share, address, flight)
+
+    async def _make_alone(self, call: Call, share: Share, address: Address, flight: Flight) -> Stored | None:
+        stored = await self._make(call, share, flight)
+        if stored is not None:
+            await self._store.put(address, stored, call.asked.model.cache.ttl_s)
+        return stored
+
+    async def _make(self, call: Call, share: Share, flight: Flight) -> Stored | None:
+        """Has an engine make the answer, and gives it back if it may be stored."""
+        try:
+            async with self._generation.answer(call, share, with_usage=call.asked.stream) as answer:
+                made = _streamed(call, answer, flight) if call.asked.stream else _whole(call, answer, flight)
+                document = await made
+        except EngineErred:
+            if not flight.pieces:
+                await self._generation.check_images(call)
+            raise
+        kept = stored_form(document) if document is not None and is_known(document) else None
+        flight.land(kept)
+        if kept is None or document is None or _may_be_cut(call.asked.request, document):
+            return None
+        return Stored(kept, time.time()) if is_storable(document, wants_json=call.asked.request.wants_json) else None
+
+
+async def _streamed(call: Call, answer: EngineAnswer, flight: Flight) -> dict[str, Any] | None:
+    """Passes on the events, and gives back the answer that they are together, if it is known what they say."""
+    flight.is_streamed = True
+    together = StreamedAnswer()
+    async for events in checked_events(call.model, answer):
+        flight.add(events)
+        together.add(events)
+    return together.whole()
+
+
+async def _whole(call: Call, answer: EngineAnswer, flight: Flight) -> dict[str, Any] | None:
+    body = await whole_body(call.model, answer)
+    flight.add(body)
+    return _parsed(body)
+
+
+def _may_be_cut(request: ChatCompletionRequest, document: Mapping[str, Any]) -> bool:
+    """vLLM 0.32 says `tool_calls` also of calls that the limit of tokens has cut off, which does not show between two calls."""
+    limit = request.max_completion_tokens or request.max_tokens
+    return request.may_call_tools and limit is not None and bool(document["usage"]["completion_tokens"] >= limit)
+
+
+@asynccontextmanager
+async def _as_long_as_answers_take(call: Call) -> AsyncIterator[None]:
+    """Who waits for a flight has a deadline of his own; the flight has the model's."""
+    longest_s = call.asked.model.longest_answer_s
+    until_s = asyncio.get_running_loop().time() + longest_s
+    async with Patience(until_s, DeadlineExceeded(f"The answer did not come within {longest_s:g} s.")):
+        yield
+
+
+@asynccontextmanager
+async def _holding(call: Call) -> AsyncIterator[Share]:
+    """What the call holds stays held, though its client may leave before the others do."""
+    with call.share.handed_over() as share:
+        yield share
+
+
+async def _without_usage(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for some in events:
+        left = without_usage(some)
+        if left:
+            yield left
+
+
+async def _send_answer(call: Call, answer: bytes, headers: Mapping[str, str], send: Send) -> None:
+    """Sends an answer as this caller wants it, under a name of its own."""
+    answer_id, created = f"chatcmpl-{call.record.request_id}", int(time.time())
+    if call.asked.stream:
+        await send_replay(replay(answer, answer_id, created, include_usage=call.include_usage), headers, send)
+    else:
+        await send_whole(renewed(answer, answer_id, created), headers, send)
+
+
+def _age_s(stored: Stored) -> float:
+    return max(0.0, time.time() - stored.stored_at_s)
+
+
+def _parsed(body: bytes) -> dict[str, Any] | None:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return document if isinstance(document, dict) else None
