@@ -1,10 +1,11 @@
 """An answer from an engine: images made ready, the request rendered, and the engine asked."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
-from gateway.errors import ImageOverLimit
+from gateway.errors import EngineErred, ImageOverLimit
 from gateway.images.engine_ids import EngineIds
 from gateway.memory import Share
 from gateway.pipeline.call import Call
@@ -14,6 +15,8 @@ from gateway.telemetry.request import REQUEST_ID_HEADER
 from gateway.telemetry.tracing import Tracing
 from gateway.upstream.affinity import HotImages
 from gateway.upstream.engine import Engine, EngineAnswer
+
+Ask = Callable[[], AbstractAsyncContextManager[EngineAnswer]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,8 +42,23 @@ class Generation:
         self._check_size(body)
         with self._session(call, uuids) as session, self.tracing.engine_call(call.model, call.headers) as trace_headers:
             headers = {REQUEST_ID_HEADER: call.record.request_id, **trace_headers}
-            async with self.engine.complete(call.model, body, headers, session) as answer:
-                yield answer
+            ask = partial(self.engine.complete, call.model, body, headers, session)
+            async with AsyncExitStack() as stack:
+                yield await self._asked(call, ask, stack)
+
+    async def _asked(self, call: Call, ask: Ask, stack: AsyncExitStack) -> EngineAnswer:
+        """Asks; once more where an engine that lives failed on images in which nothing is wrong.
+
+        vLLM 0.32 does, once, on an image that it last saw in a request that turned out too long: its two caches then differ in
+        whether they know it.
+        """
+        try:
+            return await stack.enter_async_context(ask())
+        except EngineErred:
+            if not call.images:
+                raise
+        await self.check_images(call)
+        return await stack.enter_async_context(ask())
 
     async def check_images(self, call: Call) -> None:
         """Looks whether one of the call's images is why an engine failed. Raises InvalidImage: it is damaged."""

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tests.conftest import CATALOG, RunningGateway, noise, picture, running_gateway
-from tests.fake_engine import FakeEngine
+from tests.fake_engine import FakeEngine, completion
 from tests.hostile_images import corpus
 
 DEMO_PIXELS = 28 * 28 * 256
@@ -290,6 +290,23 @@ def test_an_image_over_which_an_engine_fails_is_named(client: openai.OpenAI, eng
     with pytest.raises(openai.InternalServerError) as failure:
         client.chat.completions.create(model="tiny", messages=question(whole, whole))
     assert failure.value.status_code == 502, "a sound image is not the cause"
+
+
+@pytest.mark.parametrize(("content", "calls"), [(question(picture()), 2), ([{"role": "user", "content": "hi"}], 1)])
+def test_an_engine_that_fails_on_a_sound_image_is_asked_once_more(
+    client: openai.OpenAI, engine: FakeEngine, content: Any, calls: int
+) -> None:
+    """vLLM's two caches can differ in whether they know an image; the second time they do not. Words alone are asked once."""
+
+    async def fail_once(_: Request) -> Response:
+        if len(engine.documents) > 1:
+            return completion("here")
+        return JSONResponse({"error": {"message": "oops", "type": "InternalServerError", "param": None, "code": 500}}, 500)
+
+    engine.answer = fail_once
+    with contextlib.nullcontext() if calls > 1 else pytest.raises(openai.InternalServerError):
+        client.chat.completions.create(model="tiny", messages=content)
+    assert len(engine.documents) == calls
 
 
 @pytest.mark.timeout(900)  # 16,180 requests

@@ -13,7 +13,9 @@ from tests.fake_engine import FakeEngine, stream
 def test_a_request_reaches_the_engine_of_its_model_and_its_answer_comes_back(client: openai.OpenAI, engine: FakeEngine) -> None:
     answer = client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}])
     assert answer.choices[0].message.content == "hello"
-    assert engine.documents == [{"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}]
+    (document,) = engine.documents
+    assert document.pop("cache_salt"), "of the gateway's own"
+    assert document == {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
 
 
 def test_only_headers_that_are_meant_for_it_reach_the_engine(gateway: RunningGateway, engine: FakeEngine) -> None:
@@ -38,11 +40,12 @@ def test_what_was_left_out_is_said(client: openai.OpenAI, engine: FakeEngine) ->
         model="tiny",
         messages=[{"role": "user", "content": "hi"}],
         user="ada",
-        extra_body={"mm_processor_kwargs": {"max_pixels": 1}},
+        extra_body={"mm_processor_kwargs": {"max_pixels": 1}, "cache_salt": "mine"},
     )
-    assert answer.headers["x-fovea-left-out"] == "user, mm_processor_kwargs"
+    assert answer.headers["x-fovea-left-out"] == "user, mm_processor_kwargs, cache_salt"
     assert answer.headers["x-fovea-model"] == "tiny"
-    assert engine.documents[0].keys() == {"model", "messages"}
+    assert engine.documents[0].keys() == {"model", "messages", "cache_salt"}
+    assert engine.documents[0]["cache_salt"] != "mine"
 
 
 def test_an_image_reaches_the_engine_unchanged(client: openai.OpenAI, engine: FakeEngine) -> None:
