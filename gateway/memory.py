@@ -26,12 +26,9 @@ class BodyMemory:
 
     @contextmanager
     def share(self) -> Iterator["Share"]:
-        """What one request holds; all of it is let go of at the end of the block."""
-        share = Share(self)
-        try:
+        """What one request holds; all of it is let go of at the end of the block, unless somebody else holds it still."""
+        with Share(self).held() as share:
             yield share
-        finally:
-            self._change(-share.held_bytes)
 
     def take(self, size_bytes: int) -> None:
         """Counts further bytes.
@@ -45,6 +42,10 @@ class BodyMemory:
             raise Overloaded(message, retry_after_s=_RETRY_AFTER_S)
         self._change(size_bytes)
 
+    def give_back(self, size_bytes: int) -> None:
+        """Counts these no more."""
+        self._change(-size_bytes)
+
     def _change(self, by_bytes: int) -> None:
         self._held_bytes += by_bytes
         self._tell(self._held_bytes)
@@ -55,6 +56,7 @@ class Share:
 
     def __init__(self, memory: BodyMemory) -> None:
         self._memory = memory
+        self._holders = 0
         self.held_bytes = 0
 
     def grow(self, size_bytes: int) -> None:
@@ -63,11 +65,16 @@ class Share:
         self.held_bytes += size_bytes
 
     @contextmanager
-    def handed_over(self) -> Iterator["Share"]:
-        """What this one holds, from now on held by a work that may outlive the request; let go of at the end of the block."""
-        with self._memory.share() as share:
-            share.held_bytes, self.held_bytes = self.held_bytes, 0
-            yield share
+    def held(self) -> Iterator["Share"]:
+        """Holds it for as long as the block lasts; with the last who does, all of it is let go of."""
+        self._holders += 1
+        try:
+            yield self
+        finally:
+            self._holders -= 1
+            if not self._holders:
+                self._memory.give_back(self.held_bytes)
+                self.held_bytes = 0
 
 
 def give_large_blocks_back() -> None:

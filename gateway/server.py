@@ -11,6 +11,7 @@ from functools import partial
 import uvicorn
 
 from gateway.app import create_app
+from gateway.cache.connections import check_url
 from gateway.catalog.models import Catalog
 from gateway.catalog.read import load_catalog
 from gateway.drain import Drain, DrainingServer, exit_in_good_order
@@ -32,6 +33,7 @@ def run(settings: Settings) -> None:
     catalog = load_catalog(settings.catalog)
     _require_room_for_one_body(settings, catalog)
     _require_hosts_that_can_be(settings)
+    _require_a_redis_that_can_be(settings)
     created = int(settings.catalog.stat().st_mtime)
     if settings.workers == 1:
         _serve(settings, catalog, created, Metrics())
@@ -80,6 +82,14 @@ def _require_hosts_that_can_be(settings: Settings) -> None:
         AllowedHosts.of(frozenset(settings.image_url_hosts))
     except ValueError as error:
         raise SettingsError(str(error)) from error
+
+
+def _require_a_redis_that_can_be(settings: Settings) -> None:
+    if settings.redis_url is not None:
+        try:
+            check_url(settings.redis_url.get_secret_value())
+        except ValueError as error:
+            raise SettingsError(f"FOVEA_REDIS_URL {error}") from None
 
 
 def _serve(settings: Settings, catalog: Catalog, created: int, metrics: Metrics) -> None:

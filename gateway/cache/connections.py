@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from typing import TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 from redis._parsers import _AsyncRESP3Parser
 from redis.asyncio import ConnectionPool
@@ -15,7 +16,7 @@ from redis.asyncio.connection import AbstractConnection, RedisSSLContext, SSLCon
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 Command = tuple[bytes | str | int, ...]
@@ -24,6 +25,26 @@ _Reply = TypeVar("_Reply")
 _MOST = 64
 _HANDSHAKE_S = 1.0
 """What a handshake may take. Who waits for it may leave earlier, and the next one finds the connection open."""
+
+
+_OPTIONS = frozenset(
+    ("db", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_cert_reqs", "ssl_check_hostname", "ssl_keyfile")
+)
+"""What the URL may say after its `?`. redis-py would take from there all that its connections take, our settings included."""
+
+
+def check_url(url: str) -> None:
+    """Passes a URL of a Redis that could be there.
+
+    Raises ValueError, without a word of the URL, which may hold a password.
+    """
+    unknown = sorted(parse_qs(urlsplit(url).query).keys() - _OPTIONS)
+    if unknown:
+        raise ValueError(f"has the option {unknown[0]}; known are {', '.join(sorted(_OPTIONS))}")
+    try:
+        Connections(url)
+    except Exception:  # noqa: BLE001 - ValueError, TypeError, OSError, RedisError
+        raise ValueError("is no URL of a Redis, or names a file that cannot be read") from None
 
 
 class Connections:
@@ -66,6 +87,10 @@ class Connections:
             try:
                 await connection.send_command(*command)
                 reply = read(await connection.read_response())
+            except ReadOnlyError:
+                # It was the master once, it may be: the address leads to another by now, or soon.
+                await connection.disconnect(nowait=True)
+                raise
             except ResponseError:
                 self._idle.append(connection)
                 raise

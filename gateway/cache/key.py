@@ -41,6 +41,8 @@ _VLLM_DEFAULTS: Final[Mapping[str, Any]] = {
 """What vLLM 0.32 takes where a request says nothing (ChatCompletionRequest), of what callers often say all the same."""
 
 _OVERRIDES = "override_generation_config"
+_OVERRIDABLE = frozenset({"repetition_penalty", "temperature", "top_k", "top_p", "min_p"})
+"""Of the defaults above, those that vLLM takes from there (0.32, ModelConfig.get_diff_sampling_param)."""
 
 ImageIdentity = tuple[bytes, str]
 """An image's digest, and the recipe by which it was made ready as text."""
@@ -56,8 +58,9 @@ def sampling_defaults(model: Model) -> dict[str, Any]:
     overrides = model.engine_args.get(_OVERRIDES)
     if not isinstance(overrides, dict):
         return dict(_VLLM_DEFAULTS)
+    known = {name: value for name, value in overrides.items() if name in _OVERRIDABLE and value is not None}
     # Each in its own type: 0 and 0.0 are one temperature, and two texts.
-    return {name: type(default)(overrides.get(name, default)) for name, default in _VLLM_DEFAULTS.items()}
+    return {name: type(default)(known.get(name, default)) for name, default in _VLLM_DEFAULTS.items()}
 
 
 def model_identity(name: str, model: Model, adapter: str | None = None) -> bytes:

@@ -1,5 +1,6 @@
 """The bytes of a stored answer: a head, the answer, and a checksum over these and the address they belong to."""
 
+import math
 import struct
 import zlib
 
@@ -42,6 +43,8 @@ def unpack(address: Address, record: bytes, largest_bytes: int) -> Stored:
     magic, flags, stored_at_s, expires_at_s = _HEAD.unpack_from(body)
     if magic != _MAGIC or flags not in {0, _DEFLATED}:
         raise Unreadable("another version wrote it")
+    if not math.isfinite(stored_at_s):
+        raise Unreadable("its times are none")
     payload = body[_HEAD.size :]
     answer = _inflated(payload, largest_bytes) if flags else payload
     if len(answer) > largest_bytes:

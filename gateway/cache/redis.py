@@ -155,8 +155,9 @@ class RedisResults:
             raise StoreUnavailable(f"Redis has more answers than can be forgotten in {_FLUSH_BUDGET_S:.0f} s") from error
 
     def _record(self, address: Address, stored: Stored, ttl_s: float) -> tuple[bytes, int]:
-        """The bytes of an answer, and for how many milliseconds they are kept."""
-        ttl_ms = _ms(ttl_s * (_SHORTEST_TTL + (1 - _SHORTEST_TTL) * self._chance()))
+        """The bytes of an answer, and for how many milliseconds they are kept: no longer than it says itself."""
+        left_s = min(ttl_s * (_SHORTEST_TTL + (1 - _SHORTEST_TTL) * self._chance()), stored.expires_at_s - self._clock())
+        ttl_ms = _ms(left_s)
         expiring = Stored(stored.answer, stored.stored_at_s, self._clock() + ttl_ms / 1000)
         return pack(address, expiring), ttl_ms
 

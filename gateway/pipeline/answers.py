@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -14,17 +14,17 @@ from starlette.types import Send
 from gateway.cache.key import ImageIdentity, answer_key, model_identity, sampling_defaults
 from gateway.cache.policy import CacheControl, is_shared
 from gateway.cache.results import Address, Claim, ResultStore, Stored
-from gateway.cache.single_flight import Flight, Flights
+from gateway.cache.single_flight import SHARED_BYTES, Flight, Flights
 from gateway.catalog.models import Catalog
 from gateway.deadline import Patience
 from gateway.errors import DeadlineExceeded, EngineErred, NotCached
 from gateway.memory import Share
 from gateway.pipeline.call import Call
 from gateway.pipeline.generate import Generation
+from gateway.pipeline.prepare import Asked
 from gateway.pipeline.relay import checked_events, send_replay, send_stream, send_whole, whole_body
 from gateway.upstream.engine import EngineAnswer
 from gateway.wire.answers import is_known, is_storable, renewed, replay, stored_form
-from gateway.wire.chat import ChatCompletionRequest
 from gateway.wire.streamed import StreamedAnswer, without_usage
 
 CACHE_HEADER = "x-fovea-cache"
@@ -32,6 +32,9 @@ Result = Literal["hit", "miss", "joined", "bypass"]
 
 _LEASE_S = 10.0
 """For so long after its last word another gateway's work is waited for. Virtual machines have stood still for as long."""
+
+_CLAIM_S = 2.0
+"""For so long a claim counts before its leader's first word: Redis may hear it when who sent it has long gone on alone."""
 
 _RENEW_EVERY_S = 2.5
 _LOOK_AGAIN_S = 0.02
@@ -132,7 +135,7 @@ class Answers:
             return
         await flight.landed()
         if not flight.is_streamed and not call.asked.stream:
-            await send_whole(b"".join(flight.pieces), self._headers(call, result), send)
+            await send_whole(flight.whole, self._headers(call, result), send)
         elif flight.answer is not None:
             await _send_answer(call, flight.answer, self._headers(call, result), send)
         else:
@@ -150,7 +153,7 @@ class Answers:
 
     async def _fly(self, call: Call, address: Address, flight: Flight) -> None:
         """Has the answer found or made, once for all gateways."""
-        async with _as_long_as_answers_take(call), _holding(call) as share:
+        async with _flying(call) as share:
             if not call.images or call.asked.model.cache.identity == "bytes":
                 await self._find_or_make(call, share, address, flight)
                 return
@@ -165,56 +168,59 @@ class Answers:
 
     async def _find_or_make(self, call: Call, share: Share, address: Address, flight: Flight) -> Stored | None:
         token = secrets.token_hex(16)
-        claimed = await self._claimed(address, token, flight)
-        if isinstance(claimed, Stored):
-            flight.find(claimed)
-            return claimed
-        if claimed is Claim.ALONE:
-            return await self._make_alone(call, share, address, flight)
-        stored = None
-        async with self._leading(address, token):
-            stored = await self._make(call, share, flight)
+        async with self._claiming(address, token):
+            claimed = await self._claimed(address, token, flight)
+            if isinstance(claimed, Stored):
+                flight.find(claimed)
+                return claimed
+            # Who is alone may have been heard by Redis all the same, too late: so it settles as a leader does.
+            leading = self._leading(address, token) if claimed is Claim.LEADING else nullcontext()
+            async with leading:
+                stored = await self._make(call, share, flight)
             await self._store.settle(address, token, stored, call.asked.model.cache.ttl_s)
         return stored
 
     async def _claimed(self, address: Address, token: str, flight: Flight) -> Stored | Claim:
         """What is stored, or how it is to be made; waits as long as another gateway makes it."""
         again_s = _LOOK_AGAIN_S
-        while (claimed := await self._store.claim(address, token, _LEASE_S)) is Claim.FOLLOWING:
+        while (claimed := await self._store.claim(address, token, _CLAIM_S)) is Claim.FOLLOWING:
             flight.waited = True
             await asyncio.sleep(again_s)
             again_s = min(again_s * _LOOK_AGAIN_SLOWER, _LOOK_AGAIN_AT_MOST_S)
         return claimed
 
     @asynccontextmanager
-    async def _leading(self, address: Address, token: str) -> AsyncIterator[None]:
-        """Keeps the lease for as long as the block runs. One that fails tells the others not to wait for one another."""
-        renewing = asyncio.ensure_future(self._renew(address, token))
+    async def _claiming(self, address: Address, token: str) -> AsyncIterator[None]:
+        """A block that lets go of what was claimed in it, where it ends early."""
         try:
             yield
         except asyncio.CancelledError:
             await self._store.release(address, token)
             raise
         except Exception:
+            # Those who wait for it ask engines at the same time, and not one after the other.
             await self._store.settle(address, token, None, 0)
             raise
+
+    @asynccontextmanager
+    async def _leading(self, address: Address, token: str) -> AsyncIterator[None]:
+        """Keeps the lease for as long as the block runs."""
+        renewing = asyncio.ensure_future(self._renew(address, token))
+        try:
+            yield
         finally:
             renewing.cancel()
 
     async def _renew(self, address: Address, token: str) -> None:
         while True:
-            await asyncio.sleep(_RENEW_EVERY_S)
             await self._store.renew(address, token, _LEASE_S)
+            await asyncio.sleep(_RENEW_EVERY_S)
 
     async def _fly_alone(self, call: Call, address: Address, flight: Flight) -> None:
-        async with _as_long_as_answers_take(call), _holding(call) as share:
-            await self._make_alone(call, share, address, flight)
-
-    async def _make_alone(self, call: Call, share: Share, address: Address, flight: Flight) -> Stored | None:
-        stored = await self._make(call, share, flight)
-        if stored is not None:
-            await self._store.put(address, stored, call.asked.model.cache.ttl_s)
-        return stored
+        async with _flying(call) as share:
+            stored = await self._make(call, share, flight)
+            if stored is not None:
+                await self._store.put(address, stored, call.asked.model.cache.ttl_s)
 
     async def _make(self, call: Call, share: Share, flight: Flight) -> Stored | None:
         """Has an engine make the answer, and gives it back if it may be stored."""
@@ -223,52 +229,53 @@ class Answers:
                 made = _streamed(call, answer, flight) if call.asked.stream else _whole(call, answer, flight)
                 document = await made
         except EngineErred:
-            if not flight.pieces:
+            if not flight.has_begun:
                 await self._generation.check_images(call)
             raise
         kept = stored_form(document) if document is not None and is_known(document) else None
         flight.land(kept)
-        if kept is None or document is None or _may_be_cut(call.asked.request, document):
+        if kept is None or document is None or _may_be_cut(call.asked, document["usage"]):
             return None
         return Stored(kept, time.time()) if is_storable(document, wants_json=call.asked.request.wants_json) else None
 
 
 async def _streamed(call: Call, answer: EngineAnswer, flight: Flight) -> dict[str, Any] | None:
-    """Passes on the events, and gives back the answer that they are together, if it is known what they say."""
+    """Passes on the events, and gives back the answer that they are together, if it is known what they say and not too long."""
     flight.is_streamed = True
     together = StreamedAnswer()
     async for events in checked_events(call.model, answer):
-        flight.add(events)
-        together.add(events)
+        await flight.add(events)
+        if flight.is_long:
+            together = StreamedAnswer()  # of which nothing comes: its beginning is gone
+        else:
+            together.add(events)
     return together.whole()
 
 
 async def _whole(call: Call, answer: EngineAnswer, flight: Flight) -> dict[str, Any] | None:
     body = await whole_body(call.model, answer)
-    flight.add(body)
-    return _parsed(body)
+    flight.begin_whole(body)
+    return _parsed(body) if len(body) <= SHARED_BYTES else None
 
 
-def _may_be_cut(request: ChatCompletionRequest, document: Mapping[str, Any]) -> bool:
-    """vLLM 0.32 says `tool_calls` also of calls that the limit of tokens has cut off, which does not show between two calls."""
-    limit = request.max_completion_tokens or request.max_tokens
-    return request.may_call_tools and limit is not None and bool(document["usage"]["completion_tokens"] >= limit)
+def _may_be_cut(asked: Asked, usage: Mapping[str, int]) -> bool:
+    """vLLM 0.32 says `tool_calls` also of calls that a limit of tokens has cut off, which does not show between two calls."""
+    limit = asked.request.max_completion_tokens or asked.request.max_tokens
+    is_at_limit = limit is not None and usage["completion_tokens"] >= limit
+    return asked.request.may_call_tools and (is_at_limit or usage["total_tokens"] >= asked.model.context_tokens)
 
 
 @asynccontextmanager
-async def _as_long_as_answers_take(call: Call) -> AsyncIterator[None]:
-    """Who waits for a flight has a deadline of his own; the flight has the model's."""
+async def _flying(call: Call) -> AsyncIterator[Share]:
+    """What a flight has: the model's time, as each who waits for it has a deadline of his own, and what its call holds.
+
+    That stays held, though its client may leave before the others do.
+    """
     longest_s = call.asked.model.longest_answer_s
     until_s = asyncio.get_running_loop().time() + longest_s
-    async with Patience(until_s, DeadlineExceeded(f"The answer did not come within {longest_s:g} s.")):
-        yield
-
-
-@asynccontextmanager
-async def _holding(call: Call) -> AsyncIterator[Share]:
-    """What the call holds stays held, though its client may leave before the others do."""
-    with call.share.handed_over() as share:
-        yield share
+    with call.share.held() as share:
+        async with Patience(until_s, DeadlineExceeded(f"The answer did not come within {longest_s:g} s.")):
+            yield share
 
 
 async def _without_usage(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

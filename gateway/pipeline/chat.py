@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from starlette.types import Receive, Scope, Send
 
 from gateway.body import ClientDisconnected, read_body
+from gateway.cache.policy import HEADER as CACHE_CONTROL
 from gateway.catalog.models import Catalog
 from gateway.deadline import Patience, requested_timeout_s
 from gateway.errors import BodyTooSlow, DeadlineExceeded, GatewayError
@@ -44,8 +45,7 @@ class ChatCompletions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = RequestRecord.of(scope)
-        # Of a header that comes twice the first counts.
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+        headers = _headers(scope)
         with self.tracing.request(PATH, headers, record.request_id) as span, self.memory.share() as share:
             try:
                 await self._take(headers, record, share, receive, send)
@@ -79,6 +79,15 @@ class ChatCompletions:
     async def _images(self, asked: Asked, share: Share) -> list[SizedImage]:
         with self.tracing.step("images"):
             return fitted(asked, await self.images.here(asked, share), asked.request.model, asked.model)
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """Of a header that comes twice the first counts, but for the one that is a list."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+    if CACHE_CONTROL in headers:
+        lines = [value.decode("latin-1") for name, value in scope["headers"] if name == CACHE_CONTROL.encode()]
+        headers[CACHE_CONTROL] = ", ".join(lines)
+    return headers
 
 
 async def _tell(error: GatewayError, record: RequestRecord, scope: Scope, receive: Receive, send: Send) -> None:

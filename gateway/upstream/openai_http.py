@@ -84,11 +84,10 @@ class OpenAIHttpEngine:
         """See `Engine.complete`."""
         with self._engines[model].turn(session) as turn, self._in_flight[model].track_inprogress():
             response = await self._post(model, turn, body, self._sent(headers, session))
-            if response.status == HTTPStatus.SERVICE_UNAVAILABLE and session is not None:
+            if response.status == HTTPStatus.SERVICE_UNAVAILABLE and session is not None and turn.leave_home():
                 # Its home is full: refused before any work was done, and the others may have room. Ray's router does not look,
                 # with direct streaming, whether the replica that it names has.
                 response.close()
-                turn.leave_home()
                 response = await self._post(model, turn, body, self._sent(headers, None))
             assert turn.engine is not None, "somebody answered"
             engine = turn.engine.health

@@ -95,10 +95,17 @@ class Turn:
         self._leave()
         self._take()
 
-    def leave_home(self) -> None:
-        """Goes on to another engine, if there is one: this one has no room."""
-        if not self.is_last:
-            self.pass_over()
+    def leave_home(self) -> bool:
+        """Goes on to another engine, as this one has no room, and says whether there may be one.
+
+        Behind the one address of a model there may be several, among which Ray chooses.
+        """
+        if len(self._pool.engines) == 1:
+            return True
+        if self.is_last:
+            return False
+        self.pass_over()
+        return True
 
     def _take(self) -> None:
         self.engine = self._pool.best(self._session, self._passed_over)

@@ -42,8 +42,8 @@ LEFT_OUT: dict[str, str] = {
     # OpenAI's, about its own platform.
     "user": "nothing is recorded by end user",
     "safety_identifier": "nothing is recorded by end user",
-    "metadata": "answers are not stored",
-    "store": "answers are not stored",
+    "metadata": "answers cannot be looked up by it",
+    "store": "the header Cache-Control says whether an answer may be stored",
     "service_tier": "there is one class of service",
     "prompt_cache_key": "caches are kept by the gateway",
     "prompt_cache_retention": "caches are kept by the gateway",

@@ -5,12 +5,13 @@ import contextlib
 import gc
 import weakref
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
 from gateway.cache.results import Stored
-from gateway.cache.single_flight import Flight, Flights
-from gateway.errors import EngineFailed
+from gateway.cache.single_flight import SHARED_BYTES, Flight, Flights
+from gateway.errors import EngineFailed, EngineUnavailable
 
 
 class Pilot:
@@ -21,12 +22,16 @@ class Pilot:
         self.cancelled = 0
         self.go = asyncio.Event()
 
+    @staticmethod
+    async def in_a_hurry(flight: Flight) -> None:
+        flight.land()
+
     async def fly(self, flight: Flight) -> None:
         self.began += 1
         try:
-            flight.add(b"a")
+            await flight.add(b"a")
             await self.go.wait()
-            flight.add(b"b")
+            await flight.add(b"b")
             flight.land(b"ab")
         except asyncio.CancelledError:
             self.cancelled += 1
@@ -111,7 +116,7 @@ def test_what_has_landed_is_stored_though_everybody_has_left() -> None:
         flights, stored = Flights(), asyncio.Event()
 
         async def fly(flight: Flight) -> None:
-            flight.add(b"a")
+            await flight.add(b"a")
             flight.land(b"a")
             await soon()
             stored.set()
@@ -145,7 +150,7 @@ def test_a_failure_reaches_all_and_the_next_one_tries_again() -> None:
 def test_a_failure_after_the_first_piece_comes_after_it() -> None:
     async def ask() -> None:
         async def fly(flight: Flight) -> None:
-            flight.add(b"a")
+            await flight.add(b"a")
             await soon()
             raise EngineFailed("broken")
 
@@ -178,25 +183,94 @@ def test_what_was_stored_is_found_by_all() -> None:
     asyncio.run(ask())
 
 
+def test_an_answer_that_gets_long_is_joined_no_more_and_comes_as_fast_as_it_is_read() -> None:
+    async def ask() -> None:
+        flights, piece, added = Flights(), bytes(SHARED_BYTES // 2 + 1), []
+
+        async def fly(flight: Flight) -> None:
+            for number in range(6):
+                await flight.add(piece)
+                added.append(number)
+            flight.land()
+
+        async with flights.aboard("key", fly) as (flight, _):
+            await soon()
+            assert len(added) == 1, "the second waits until it is read"
+            assert (await read(flights, Pilot.in_a_hurry))[1] is False
+            sizes = [len(some) async for some in flight.read()]
+            assert sum(sizes) == 6 * len(piece)
+            assert max(sizes) == 2 * len(piece), "and nothing of it is kept"
+
+    asyncio.run(ask())
+
+
+def test_those_aboard_are_told_when_the_gateway_ends() -> None:
+    async def ask() -> None:
+        flights, pilot = Flights(), Pilot()
+        waiting = asyncio.ensure_future(read(flights, pilot.fly))
+        await soon()
+        await flights.aclose()
+        with pytest.raises(EngineUnavailable):
+            await waiting
+
+    asyncio.run(ask())
+
+
+def test_what_has_landed_is_stored_before_the_gateway_ends() -> None:
+    async def ask() -> None:
+        flights, stored = Flights(), []
+
+        async def fly(flight: Flight) -> None:
+            flight.land()
+            await asyncio.sleep(0.01)
+            stored.append(True)
+
+        async with flights.aboard("key", fly) as (flight, _):
+            await flight.landed()
+        await flights.aclose()
+        assert stored == [True]
+
+    asyncio.run(ask())
+
+
 class Body(bytearray):
     """What can be seen to be gone."""
 
 
-def test_a_flight_that_failed_holds_no_body_until_the_garbage_collector_runs() -> None:
-    async def ask() -> weakref.ref[Body]:
-        body = Body(b"body")
+async def fails(flight: Flight) -> None:
+    await soon()
+    raise EngineFailed("broken")
+
+
+async def goes_on(flight: Flight) -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("fate", [fails, goes_on])
+def test_a_flight_that_ends_early_holds_no_body_until_the_garbage_collector_runs(
+    fate: Callable[[Flight], Awaitable[None]],
+) -> None:
+    async def ask() -> bool:
         flights = Flights()
 
-        async def fly(flight: Flight, held: Body = body) -> None:
-            await soon()
-            raise EngineFailed(str(len(held)))
+        async def fly(held: Body, flight: Flight) -> None:
+            await fate(flight)
+            raise AssertionError(held)
 
-        with contextlib.suppress(EngineFailed):
-            await read(flights, fly)
-        return weakref.ref(body)
+        body = Body(b"body")
+        known = weakref.ref(body)
+        asking = asyncio.ensure_future(read(flights, partial(fly, body)))
+        del body
+        for _ in range(3):
+            await soon()
+        asking.cancel()
+        await asyncio.wait([asking])
+        del asking
+        await soon()
+        return known() is None
 
     gc.disable()
     try:
-        assert asyncio.run(ask())() is None
+        assert asyncio.run(ask())
     finally:
         gc.enable()
