@@ -23,7 +23,7 @@ help:
 	@echo 'make test       install, and run every test on the real stack'
 	@echo 'make check      the tests that need no engine, the linters and the types: before every commit'
 	@echo 'make test-full  the demo, then every test'
-	@echo 'make bench      what the gateway costs, beside nginx and vllm-router (a quarter of an hour; wants two quiet cores)'
+	@echo 'make bench      what the gateway costs, beside nginx and vllm-router, and with its cache (25 minutes; wants two quiet cores)'
 	@echo 'make bench-path what the gateway adds on the path to a real engine, while `fovea up` runs (two minutes; wants two quiet cores)'
 	@echo 'make bench-affinity  what it is worth that an image'"'"'s questions meet one replica, while `fovea up loadtest/two_replicas.yaml` runs'
 	@echo 'make bench-images  what images cost the gateway, and what shrinking them saves an engine (five minutes)'
@@ -55,7 +55,7 @@ test-full:
 
 # Into a virtual environment of its own: nothing of it is wanted elsewhere, and Ray and vLLM are not wanted here.
 BENCH := .venv-bench
-bench: DEBIAN := nginx wrk
+bench: DEBIAN := nginx wrk redis-server
 bench: linux debian-tools
 	$(MAKE) VENV=$(BENCH) GPU= $(BENCH)/.bench
 	$(BENCH)/bin/python -m loadtest.overhead $(BENCH_OPTIONS)

@@ -36,6 +36,7 @@ from gateway.images.normalise import Recipe, recipe
 from gateway.images.sized import ImageLimits
 from gateway.pipeline.prepare import understood
 from loadtest.overhead.report import Spread, row, spread
+from loadtest.pictures import photo
 
 BUDGET_PIXELS = 1024 * 1024
 PHOTO = (4000, 3000)
@@ -60,18 +61,6 @@ models:
     queue_depth: 1
     longest_answer_s: 60
 """)
-
-
-def photo(size: tuple[int, int], form: str) -> bytes:
-    """A picture with the smoothness and the grain of a photo, as base64 of a file."""
-    dice = random.Random(0)
-    width, height = size
-    coarse = Image.frombytes("RGB", (width // 64, height // 64), dice.randbytes(width // 64 * (height // 64) * 3))
-    grain = Image.frombytes("RGB", (width // 4, height // 4), dice.randbytes(width // 4 * (height // 4) * 3))
-    picture = Image.blend(coarse.resize(size, Image.Resampling.BICUBIC), grain.resize(size, Image.Resampling.BICUBIC), 0.12)
-    buffer = io.BytesIO()
-    picture.save(buffer, form, **({"quality": 90} if form in {"JPEG", "WEBP"} else {}))
-    return base64.b64encode(buffer.getvalue())
 
 
 def bomb() -> bytes:

@@ -117,12 +117,20 @@ def measured(asked: Started, body: Body, site: Site, seconds: int, number: int) 
 
 
 def _load(peer: Peer, body: Body, site: Site, seconds: int) -> Load:
-    how = ("-t1", f"-c{body.connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(_SCRIPT))
-    command = ("taskset", "-c", LOAD_CORES, "wrk", *how, peer.url, "--", str(body.file), site.key)
+    return told_by_wrk(said_by_wrk(peer, body, _SCRIPT, seconds, str(body.file), site.key))
+
+
+def said_by_wrk(peer: Peer, body: Body, script: pathlib.Path, seconds: int, *arguments: str) -> str:
+    """What wrk writes that has asked `peer` for `seconds`, over the connections of `body`; `arguments` are the script's.
+
+    Raises BenchError: it failed.
+    """
+    how = ("-t1", f"-c{body.connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script))
+    command = ("taskset", "-c", LOAD_CORES, "wrk", *how, peer.url, "--", *arguments)
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         raise BenchError(f"wrk ended with {run.returncode}: {run.stdout[-500:]}{run.stderr[-500:]}")
-    return told_by_wrk(run.stdout)
+    return run.stdout
 
 
 def told_by_wrk(output: str) -> Load:

@@ -29,6 +29,7 @@ models:
     concurrency: 64
     queue_depth: 64
     longest_answer_s: 60
+    max_image_pixels: 1048576
     engine_url: %s
 """
 
@@ -75,7 +76,10 @@ def all_peers(site: Site) -> tuple[Peer, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A gateway that has some of its features. `log` is a line for each request; without metrics there is none anyway."""
+    """A gateway that has some of its features. `log` is a line for each request; without metrics there is none anyway.
+
+    `cache_mib`: its own memory for answers, where that is not what it has by default.
+    """
 
     name: str
     keys: bool = False
@@ -83,6 +87,8 @@ class Gateway:
     log: bool = False
     tracing: bool = False
     workers: int = 1
+    redis_url: str | None = None
+    cache_mib: int | None = None
 
     def peer(self, site: Site) -> Peer:
         """The peer that it is; its files are written."""
@@ -105,6 +111,10 @@ class Gateway:
             settings |= {"OTLP_ENDPOINT": site.upstream.url, "TRACE_RATIO": str(TRACE_RATIO)}
         if self.workers > 1:
             settings["WORKERS"] = str(self.workers)
+        if self.redis_url is not None:
+            settings["REDIS_URL"] = self.redis_url
+        if self.cache_mib is not None:
+            settings["CACHE_MIB"] = str(self.cache_mib)
         return settings
 
 

@@ -62,6 +62,12 @@ def ratio(windows: Sequence[Window], peer: str, other: str, metric: Metric) -> S
     return spread(metric.of(window) / of_other[window.round] for window in windows if window.peer == peer)
 
 
+def more(windows: Sequence[Window], peer: str, other: str, metric: Metric) -> Spread:
+    """By how much a peer's figure in windows of one body is above `other`'s in the same round."""
+    of_other = {window.round: metric.of(window) for window in windows if window.peer == other}
+    return spread(metric.of(window) - of_other[window.round] for window in windows if window.peer == peer)
+
+
 def table(windows: Sequence[Window], body: str, unit: str, other: str) -> str:
     """A Markdown table of one body: a line for each peer in the order of the first round's windows, ratios to `other`."""
     mine = [window for window in windows if window.body == body]

@@ -27,6 +27,9 @@ WRITE = "write (/usr/lib/x86_64-linux-gnu/libc.so.6)"
         ([LOOP, STEP, SEND], "uvicorn, httptools: HTTP with the client"),
         ([LOOP, STEP, SEND, WRITE], "system calls: read, write, poll"),
         ([LOOP, STEP, PREPARE, "gc_collect_main (/usr/lib/libpython3.11.so.1.0)"], "garbage collection"),
+        ([LOOP, STEP, "answer_key (/srv/gateway/cache/key.py:80)"], "the answer's key, and who shares it"),
+        ([LOOP, STEP, "Connections.ask (/srv/gateway/cache/connections.py:60)"], "look up, store: memory, Redis"),
+        ([LOOP, STEP, "source_digest (/srv/gateway/images/digest.py:20)"], "digest of images"),
         (["not a frame"], REST),
     ],
 )

@@ -5,7 +5,7 @@ from dataclasses import astuple
 import pytest
 
 from loadtest.overhead.measure import Load, Window
-from loadtest.overhead.report import Spread, cpu, figure, over_rounds, peers_in, ratio, spread, table
+from loadtest.overhead.report import Spread, cpu, figure, more, over_rounds, peers_in, ratio, spread, table
 
 
 def window(number: int, peer: str, cpu_us: float, body: str = "text") -> Window:
@@ -33,6 +33,10 @@ def test_a_figure_is_taken_over_the_rounds() -> None:
 
 def test_a_ratio_is_taken_within_each_round() -> None:
     assert astuple(ratio(WINDOWS, "ours", "router", cpu("request"))) == pytest.approx((2, 1.5, 4))
+
+
+def test_a_difference_is_taken_within_each_round() -> None:
+    assert astuple(more(WINDOWS, "ours", "router", cpu("request"))) == pytest.approx((50, 30, 300))
 
 
 @pytest.mark.parametrize(
