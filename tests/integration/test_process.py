@@ -55,6 +55,30 @@ def test_on_sigterm_it_says_that_it_is_not_ready_and_serves_on(fake_engine: Fake
         assert gateway.process.wait(10) == 0
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://host",
+        "redis://:pa/ss@host",
+        "redis://:secret@host:notaport",
+        "redis://:secret@host?decode_responses=true",
+        "redis://:secret@host?db=x",
+        "rediss://:secret@host?ssl_cert_reqs=bogus",
+        "rediss://:secret@host?ssl_ca_certs=/nowhere",
+    ],
+)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_url_of_no_redis_is_refused_at_the_start_without_its_password(tmp_path: pathlib.Path, url: str, workers: str) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(CATALOG)
+    done = start({"FOVEA_CATALOG": str(path), "FOVEA_REDIS_URL": url, "FOVEA_WORKERS": workers})
+    assert done.returncode == 2
+    assert done.stderr.startswith("FOVEA_REDIS_URL")
+    assert "secret" not in done.stderr
+    assert "'pa'" not in done.stderr, "urlsplit would say it"
+    assert "Traceback" not in done.stderr
+
+
 def test_room_for_less_than_one_body_is_refused_at_the_start(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "catalog.yaml"
     path.write_text(CATALOG.replace("body_mib: 1", "body_mib: 8"))
