@@ -16,7 +16,7 @@ faster than one of them reads it, and is not stored."""
 class Flight:
     """An answer in the making, for all who are aboard: pieces as they come, or one that had been stored.
 
-    `waited`: another process made it, for which this one waited. `aboard` is how many are.
+    `aboard` is how many are.
     """
 
     def __init__(self, close: Callable[[], None]) -> None:
@@ -26,7 +26,6 @@ class Flight:
         self.answer: bytes | None = None
         self.whole = b""
         self.is_streamed = False
-        self.waited = False
         self.has_landed = False
         self.is_long = False
         self._pieces: list[bytes] = []

@@ -109,13 +109,15 @@ class Answers:
 
     async def _shared(self, call: Call, address: Address, control: CacheControl, send: Send) -> None:
         """With all who ask the same."""
+        came_s = time.time()
         async with self._flights.aboard(address, partial(self._fly, call, address)) as (flight, joined):
             await flight.begun()
             if flight.found is None:
                 await self._send_flight(call, flight, "joined" if joined else "miss", send)
                 return
             if control.takes_age(_age_s(flight.found)):
-                await self._send_stored(call, flight.found, "joined" if flight.waited else "hit", send)
+                # What had been made by then may still have been on its way to the store.
+                await self._send_stored(call, flight.found, "hit" if flight.found.stored_at_s < came_s else "joined", send)
                 return
         # Too old for this one: made anew, once for all at this gateway who say so.
         async with self._flights.aboard((address, "anew"), partial(self._fly_alone, call, address)) as (flight, joined):
@@ -169,7 +171,7 @@ class Answers:
     async def _find_or_make(self, call: Call, share: Share, address: Address, flight: Flight) -> Stored | None:
         token = secrets.token_hex(16)
         async with self._claiming(address, token):
-            claimed = await self._claimed(address, token, flight)
+            claimed = await self._claimed(address, token)
             if isinstance(claimed, Stored):
                 flight.find(claimed)
                 return claimed
@@ -180,11 +182,10 @@ class Answers:
             await self._store.settle(address, token, stored, call.asked.model.cache.ttl_s)
         return stored
 
-    async def _claimed(self, address: Address, token: str, flight: Flight) -> Stored | Claim:
+    async def _claimed(self, address: Address, token: str) -> Stored | Claim:
         """What is stored, or how it is to be made; waits as long as another gateway makes it."""
         again_s = _LOOK_AGAIN_S
         while (claimed := await self._store.claim(address, token, _CLAIM_S)) is Claim.FOLLOWING:
-            flight.waited = True
             await asyncio.sleep(again_s)
             again_s = min(again_s * _LOOK_AGAIN_SLOWER, _LOOK_AGAIN_AT_MOST_S)
         return claimed
