@@ -12,10 +12,9 @@ from typing import Any
 
 import httpx
 
-from tests.conftest import RunningGateway, running_gateway
+from tests.conftest import PATIENCE_S, RunningGateway, running_gateway
 
 PATH = "/v1/chat/completions"
-PATIENCE_S = 40
 
 MODELS = {
     "tiny": "{}",

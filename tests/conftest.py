@@ -17,6 +17,9 @@ import httpx
 import pytest
 from PIL import Image
 
+PATIENCE_S = 40
+"""How long a caller waits for each byte, where no test is about that: machines have stood still for eleven seconds."""
+
 CATALOG = """
 hardware: {kind: cpu}
 limits: {body_mib: 1}
@@ -82,7 +85,7 @@ class RunningGateway:
 
     def metric(self, name: str) -> float:
         """The value of a metric, named with its labels; 0 where nothing has been counted yet."""
-        rows = httpx.get(f"{self.url}/metrics").text.splitlines()
+        rows = httpx.get(f"{self.url}/metrics", timeout=PATIENCE_S).text.splitlines()
         return sum(float(row.split()[-1]) for row in rows if row.startswith(f"{name} "))
 
 
@@ -116,7 +119,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: pathlib.P
         if process.poll() is not None:
             pytest.fail(f"the gateway did not start:\n{log.read_text()}")
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/readyz").status_code == 200:
+            if httpx.get(f"{url}/readyz", timeout=PATIENCE_S).status_code == 200:
                 return
         time.sleep(0.05)
     pytest.fail("the gateway did not become ready")

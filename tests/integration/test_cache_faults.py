@@ -24,8 +24,8 @@ import httpx
 import pytest
 import redis
 
-from tests.cache_clients import PATIENCE_S, Caller, asked_together, question, running_gateways, waiting, words
-from tests.conftest import RunningGateway, free_port
+from tests.cache_clients import Caller, asked_together, question, running_gateways, waiting, words
+from tests.conftest import PATIENCE_S, RunningGateway, free_port
 from tests.fake_engine import FakeEngine, Gate, Speech, running_fake_engine
 from tests.redis_server import RedisServer, running_redis
 from tests.watching import eventually, in_flight
@@ -107,7 +107,9 @@ def breakers_open(callers: list[Caller]) -> float:
 
 def failures(callers: list[Caller]) -> float:
     """Questions to Redis that failed so far."""
-    rows = (row for caller in callers for row in httpx.get(f"{caller.gateway.url}/metrics").text.splitlines())
+    rows = (
+        row for caller in callers for row in httpx.get(f"{caller.gateway.url}/metrics", timeout=PATIENCE_S).text.splitlines()
+    )
     return sum(float(row.split()[-1]) for row in rows if row.startswith("fovea_cache_store_failures_total{"))
 
 

@@ -25,8 +25,8 @@ from PIL import Image, ImageOps, PngImagePlugin
 from gateway.tenants.keys import digest as key_digest
 from gateway.tenants.keys import new_key
 from gateway.wire.chat import ChatCompletionRequest
-from tests.cache_clients import MODELS, NEVER, PATIENCE_S, Caller, Said, asked_together, catalog, question, words
-from tests.conftest import running_gateway
+from tests.cache_clients import MODELS, NEVER, Caller, Said, asked_together, catalog, question, words
+from tests.conftest import PATIENCE_S, running_gateway
 from tests.fake_engine import FakeEngine, Speech, always, running_fake_engine
 from tests.redis_server import RedisServer, running_redis
 

@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse, Response
 
 from deploy.cli import main
 from gateway.tenants.keys import digest, new_key
-from tests.cache_clients import PATH, PATIENCE_S, Caller, Said, catalog, question, words
-from tests.conftest import RunningGateway, picture, running_gateway
+from tests.cache_clients import PATH, Caller, Said, catalog, question, words
+from tests.conftest import PATIENCE_S, RunningGateway, picture, running_gateway
 from tests.fake_engine import FakeEngine, Gate, Speech, always, event
 from tests.redis_server import RedisServer, running_redis
 from tests.watching import eventually
@@ -226,7 +226,7 @@ def test_an_answer_older_than_its_caller_wants_is_made_anew_and_kept(caller: Cal
 def test_an_age_that_is_no_number_is_refused(caller: Caller, engine: FakeEngine, value: str) -> None:
     document = question()
     header = {b"cache-control": f"max-age={value}".encode()}
-    answer = httpx.post(f"{caller.gateway.url}{PATH}", json=document, headers=header)
+    answer = httpx.post(f"{caller.gateway.url}{PATH}", json=document, headers=header, timeout=PATIENCE_S)
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (400, "cache-control")
     assert engine.calls(words(document)) == 0

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from gateway.upstream.health import PROBE_EVERY_S
-from tests.conftest import RunningGateway, free_port, running_gateway
+from tests.conftest import PATIENCE_S, RunningGateway, free_port, running_gateway
 from tests.fake_engine import SILENT_S, FakeEngine, completion, event, stream
 
 HELLO: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
@@ -109,8 +109,8 @@ def test_a_model_whose_engine_is_not_well_is_refused_at_once_until_it_is(
     assert error.value.status_code == 503
     assert int(error.value.response.headers["retry-after"]) > 0
     assert engine.documents == [], "it was not asked"
-    assert 'fovea_model_available{model="tiny"} 0.0' in httpx.get(f"{gateway.url}/metrics").text
-    assert httpx.get(f"{gateway.url}/readyz").status_code == 200
+    assert 'fovea_model_available{model="tiny"} 0.0' in httpx.get(f"{gateway.url}/metrics", timeout=PATIENCE_S).text
+    assert httpx.get(f"{gateway.url}/readyz", timeout=PATIENCE_S).status_code == 200
     engine.is_well = True
     wait_for(gateway, "available")
     assert client.chat.completions.create(model="tiny", messages=HELLO).choices[0].message.content == "hello"
@@ -136,7 +136,7 @@ def wait_for(gateway: RunningGateway, state: str) -> None:
     """Waits until the gateway has noticed the state of `tiny`."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        if httpx.get(f"{gateway.url}/v1/models/tiny").json()["status"] == state:
+        if httpx.get(f"{gateway.url}/v1/models/tiny", timeout=PATIENCE_S).json()["status"] == state:
             return
         time.sleep(0.1)
     pytest.fail(f"tiny did not become {state}")
@@ -145,10 +145,12 @@ def wait_for(gateway: RunningGateway, state: str) -> None:
 def test_an_engine_that_nobody_listens_for_is_a_503_with_retry_after(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("gateway")
     with running_gateway(folder, f"http://127.0.0.1:{free_port()}") as gateway:
-        answer = httpx.post(f"{gateway.url}/v1/chat/completions", json={"model": "tiny", "messages": HELLO})
+        answer = httpx.post(f"{gateway.url}/v1/chat/completions", json={"model": "tiny", "messages": HELLO}, timeout=PATIENCE_S)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
         assert answer.json()["error"]["code"] == "model_unavailable"
-        assert httpx.get(f"{gateway.url}/readyz").status_code == 200, "readiness is about the gateway, not its engines"
+        assert httpx.get(f"{gateway.url}/readyz", timeout=PATIENCE_S).status_code == 200, (
+            "readiness is about the gateway, not its engines"
+        )
 
 
 def test_a_stream_without_its_end_ends_with_an_error(
@@ -200,7 +202,7 @@ def test_a_client_that_leaves_a_stream_ends_its_request_at_the_engine(gateway: R
 
     engine.answer = answer
     request = {"model": "tiny", "messages": HELLO, "stream": True}
-    with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=request) as response:
+    with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=request, timeout=PATIENCE_S) as response:
         chunks = response.iter_bytes()  # kept: httpx closes the connection with it
         next(chunks)
         assert not engine.cancelled.is_set()

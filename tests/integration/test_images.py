@@ -18,7 +18,7 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tests.conftest import CATALOG, RunningGateway, noise, picture, running_gateway
+from tests.conftest import CATALOG, PATIENCE_S, RunningGateway, noise, picture, running_gateway
 from tests.fake_engine import FakeEngine, completion
 from tests.hostile_images import corpus
 
@@ -164,7 +164,7 @@ def test_what_the_images_make_of_a_request_is_no_larger_than_a_body_may_be(
     settings = {"FOVEA_IMAGE_URL_SCHEMES": "http", "FOVEA_IMAGE_URL_HOSTS": "127.0.0.1"}
     with running_gateway(tmp_path, fake_engine.url, **settings) as gateway:
         body = {"model": "tiny", "messages": question(f"{store}/noise")}
-        answer = httpx.post(f"{gateway.url}/v1/chat/completions", json=body)
+        answer = httpx.post(f"{gateway.url}/v1/chat/completions", json=body, timeout=PATIENCE_S)
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "image_over_limit"
     assert "limits.body_mib allows 1048576" in answer.json()["error"]["message"]
@@ -176,6 +176,7 @@ def test_a_deadline_holds_while_an_image_is_fetched(sized: RunningGateway, store
         f"{sized.url}/v1/{path}",
         json={"model": "tiny", "messages": question(f"{store}/slow")},
         headers={"x-request-timeout-seconds": "0.5"},
+        timeout=PATIENCE_S,
     )
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
 
@@ -243,7 +244,7 @@ def test_an_estimate_tells_the_tokens_of_every_model_and_asks_no_engine(
     sized: RunningGateway, engine: FakeEngine, store: str
 ) -> None:
     body = {"model": "tiny", "messages": question(picture("PNG", (1600, 1200)), f"{store}/64x48")}
-    estimate = httpx.post(f"{sized.url}/v1/images/estimate", json=body).raise_for_status().json()
+    estimate = httpx.post(f"{sized.url}/v1/images/estimate", json=body, timeout=PATIENCE_S).raise_for_status().json()
     assert estimate["images"][0] | {"bytes": 0} == {
         "param": "messages[0].content[0].image_url.url",
         "format": "png",
@@ -260,7 +261,9 @@ def test_an_estimate_tells_the_tokens_of_every_model_and_asks_no_engine(
 
 
 def test_an_estimate_refuses_what_a_completion_would(sized: RunningGateway) -> None:
-    answer = httpx.post(f"{sized.url}/v1/images/estimate", json={"model": "tiny", "messages": question(bomb(5000, 5000))})
+    answer = httpx.post(
+        f"{sized.url}/v1/images/estimate", json={"model": "tiny", "messages": question(bomb(5000, 5000))}, timeout=PATIENCE_S
+    )
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "image_over_limit"
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from deploy.cli import main
 from gateway.tenants.keys import digest, new_key
-from tests.conftest import RunningGateway, running_gateway
+from tests.conftest import PATIENCE_S, RunningGateway, running_gateway
 from tests.fake_engine import FakeEngine
 
 KEY = new_key()
@@ -54,14 +54,14 @@ def test_the_sdk_raises_authentication_error_without_one(guarded: RunningGateway
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_every_path_but_health_asks_for_a_key(guarded: RunningGateway, method: str, path: str) -> None:
-    response = httpx.request(method, f"{guarded.url}{path}", json=HELLO if method == "POST" else None)
+    response = httpx.request(method, f"{guarded.url}{path}", json=HELLO if method == "POST" else None, timeout=PATIENCE_S)
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_health_asks_for_none(guarded: RunningGateway, path: str) -> None:
-    assert httpx.get(f"{guarded.url}{path}").status_code == 200
+    assert httpx.get(f"{guarded.url}{path}", timeout=PATIENCE_S).status_code == 200
 
 
 def test_wrong_keys_are_told_apart_from_nothing(guarded: RunningGateway) -> None:
@@ -80,14 +80,14 @@ def test_wrong_keys_are_told_apart_from_nothing(guarded: RunningGateway) -> None
     answers = set()
     for headers in sent:
         encoded = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
-        response = httpx.get(f"{guarded.url}/v1/models", headers=encoded)
+        response = httpx.get(f"{guarded.url}/v1/models", headers=encoded, timeout=PATIENCE_S)
         answers.add((response.status_code, response.content, response.headers["content-length"]))
     assert len(answers) == 1
 
 
 def test_keys_change_without_a_restart(guarded: RunningGateway, keys_file: pathlib.Path) -> None:
     def status(key: str) -> int:
-        return httpx.get(f"{guarded.url}/v1/models", headers={"authorization": f"Bearer {key}"}).status_code
+        return httpx.get(f"{guarded.url}/v1/models", headers={"authorization": f"Bearer {key}"}, timeout=PATIENCE_S).status_code
 
     other = new_key()
     before = keys_file.read_text()
@@ -114,5 +114,5 @@ def test_the_command_makes_a_key_and_its_line(tmp_path: pathlib.Path) -> None:
 
 def test_the_engines_get_the_key_of_their_own(engine: FakeEngine, tmp_path: pathlib.Path) -> None:
     with running_gateway(tmp_path, engine.url, FOVEA_ENGINES_API_KEY="for-engines") as gateway:
-        assert httpx.post(f"{gateway.url}/v1/chat/completions", json=HELLO).status_code == 200
+        assert httpx.post(f"{gateway.url}/v1/chat/completions", json=HELLO, timeout=PATIENCE_S).status_code == 200
     assert engine.headers[0]["authorization"] == "Bearer for-engines"

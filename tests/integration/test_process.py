@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tests.conftest import CATALOG, running_gateway
+from tests.conftest import CATALOG, PATIENCE_S, running_gateway
 from tests.fake_engine import FakeEngine, stream
 
 
@@ -31,7 +31,7 @@ def test_an_answer_that_runs_is_finished_before_the_process_ends(fake_engine: Fa
     request = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "stream": True}
     with (
         running_gateway(tmp_path, fake_engine.url) as gateway,
-        httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=request) as response,
+        httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=request, timeout=PATIENCE_S) as response,
     ):
         lines = response.iter_lines()
         next(lines)
@@ -48,10 +48,10 @@ def test_on_sigterm_it_says_that_it_is_not_ready_and_serves_on(fake_engine: Fake
     with running_gateway(tmp_path, fake_engine.url, FOVEA_DRAIN_DELAY_S="1.5") as gateway:
         gateway.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
-        ready = httpx.get(f"{gateway.url}/readyz")
+        ready = httpx.get(f"{gateway.url}/readyz", timeout=PATIENCE_S)
         assert (ready.status_code, ready.text) == (503, "draining")
-        assert httpx.get(f"{gateway.url}/healthz").status_code == 200
-        assert httpx.post(f"{gateway.url}/v1/chat/completions", json=request).status_code == 200
+        assert httpx.get(f"{gateway.url}/healthz", timeout=PATIENCE_S).status_code == 200
+        assert httpx.post(f"{gateway.url}/v1/chat/completions", json=request, timeout=PATIENCE_S).status_code == 200
         assert gateway.process.wait(10) == 0
 
 

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from tests.conftest import RunningGateway, picture
+from tests.conftest import PATIENCE_S, RunningGateway, picture
 from tests.fake_engine import FakeEngine
 
 PNG = picture()
@@ -120,7 +120,9 @@ BODIES = {
 
 @pytest.mark.parametrize(("body", "status", "said"), BODIES.values(), ids=BODIES.keys())
 def test_a_malformed_body_is_a_400_that_says_where(gateway: RunningGateway, body: bytes, status: int, said: str) -> None:
-    answer = httpx.post(f"{gateway.url}/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+    answer = httpx.post(
+        f"{gateway.url}/v1/chat/completions", content=body, headers={"content-type": "application/json"}, timeout=PATIENCE_S
+    )
     assert answer.status_code == status
     assert said in answer.json()["error"]["message"]
 
@@ -128,14 +130,16 @@ def test_a_malformed_body_is_a_400_that_says_where(gateway: RunningGateway, body
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate"])
 def test_a_compressed_body_is_a_415(gateway: RunningGateway, encoding: str) -> None:
     headers = {"content-type": "application/json", "content-encoding": encoding}
-    answer = httpx.post(f"{gateway.url}/v1/chat/completions", content=b"\x1f\x8b" * 100, headers=headers)
+    answer = httpx.post(f"{gateway.url}/v1/chat/completions", content=b"\x1f\x8b" * 100, headers=headers, timeout=PATIENCE_S)
     assert answer.status_code == 415
     assert f"Content-Encoding '{encoding}'" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_a_body_that_is_not_called_json_is_a_415(gateway: RunningGateway, media_type: str) -> None:
-    answer = httpx.post(f"{gateway.url}/v1/chat/completions", content=b"{}", headers={"content-type": media_type})
+    answer = httpx.post(
+        f"{gateway.url}/v1/chat/completions", content=b"{}", headers={"content-type": media_type}, timeout=PATIENCE_S
+    )
     assert answer.status_code == 415
     assert "Content-Type must be application/json" in answer.json()["error"]["message"]
 
@@ -150,12 +154,14 @@ def test_a_body_over_the_limit_is_a_413_that_the_sdk_gets_to_read(client: openai
 
 def test_a_body_of_unknown_length_over_the_limit_is_a_413(gateway: RunningGateway) -> None:
     chunks = (b"x" * 65536 for _ in range(256))
-    answer = httpx.post(f"{gateway.url}/v1/chat/completions", content=chunks, headers={"content-type": "application/json"})
+    answer = httpx.post(
+        f"{gateway.url}/v1/chat/completions", content=chunks, headers={"content-type": "application/json"}, timeout=PATIENCE_S
+    )
     assert answer.status_code == 413
 
 
 def test_the_same_connection_is_good_after_a_413(gateway: RunningGateway) -> None:
-    with httpx.Client(base_url=gateway.url) as client:
+    with httpx.Client(base_url=gateway.url, timeout=PATIENCE_S) as client:
         too_large = {"model": "tiny", "messages": [{"role": "user", "content": "x" * 2 * 1024**2}]}
         assert client.post("/v1/chat/completions", json=too_large).status_code == 413
         fine = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
@@ -206,7 +212,7 @@ def test_headers_without_end_are_a_431(gateway: RunningGateway) -> None:
     answer = exchange(gateway, head + b"\r\n")
     # The rest of the headers is not read, so the connection may be reset before the answer is.
     assert answer == b"" or answer.startswith(b"HTTP/1.1 431")
-    assert httpx.get(f"{gateway.url}/healthz").status_code == 200
+    assert httpx.get(f"{gateway.url}/healthz", timeout=PATIENCE_S).status_code == 200
 
 
 def test_a_schema_that_is_nested_too_deeply_is_a_400(gateway: RunningGateway) -> None:
@@ -220,6 +226,7 @@ def test_a_schema_that_is_nested_too_deeply_is_a_400(gateway: RunningGateway) ->
             "messages": [{"role": "user", "content": "hi"}],
             "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
         },
+        timeout=PATIENCE_S,
     )
     assert answer.status_code == 400
     assert "nested too deeply" in answer.json()["error"]["message"]
@@ -235,6 +242,7 @@ def test_nothing_of_the_caller_s_becomes_a_header(gateway: RunningGateway, engin
             "messages": [{"role": "user", "content": parts}],
             "chat_template_kwargs": {"a\r\nx-evil: y": 1, "€": 1},
         },
+        timeout=PATIENCE_S,
     )
     assert answer.status_code == 200
     assert answer.headers["x-fovea-left-out"] == "messages[].content[].uuid, chat_template_kwargs.*"

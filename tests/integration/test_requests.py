@@ -6,7 +6,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tests.conftest import RunningGateway, picture
+from tests.conftest import PATIENCE_S, RunningGateway, picture
 from tests.fake_engine import FakeEngine, stream
 
 
@@ -24,6 +24,7 @@ def test_only_headers_that_are_meant_for_it_reach_the_engine(gateway: RunningGat
         f"{gateway.url}/v1/chat/completions",
         json={"model": "tiny", "messages": [{"role": "user", "content": "hi"}]},
         headers=sent | {"x-request-timeout-seconds": "1", "traceparent": "00-1-1-00"},
+        timeout=PATIENCE_S,
     )
     ours = {"host", "content-type", "transfer-encoding", "x-request-id", "accept", "x-request-disconnect-disabled"}
     assert engine.headers[0].keys() == ours
@@ -31,7 +32,10 @@ def test_only_headers_that_are_meant_for_it_reach_the_engine(gateway: RunningGat
 
 
 def test_every_answer_has_a_request_id_of_its_own(gateway: RunningGateway) -> None:
-    ids = {httpx.get(f"{gateway.url}{path}").headers["x-request-id"] for path in ("/healthz", "/v1/models", "/nowhere")}
+    ids = {
+        httpx.get(f"{gateway.url}{path}", timeout=PATIENCE_S).headers["x-request-id"]
+        for path in ("/healthz", "/v1/models", "/nowhere")
+    }
     assert len(ids) == 3
 
 
@@ -75,14 +79,14 @@ def test_the_models_are_those_of_the_catalog(client: openai.OpenAI) -> None:
 
 def test_a_path_that_is_not_ours_is_not_passed_on(gateway: RunningGateway, engine: FakeEngine) -> None:
     for path in ("/tokenize", "/v1/completions", "/tiny/v1/models", "/pause", "/docs", "/v1/chat/completions/", "//v1/models"):
-        answer = httpx.post(f"{gateway.url}{path}", json={})
+        answer = httpx.post(f"{gateway.url}{path}", json={}, timeout=PATIENCE_S)
         assert answer.status_code == 404, path
         assert answer.json()["error"]["code"] == "path_not_found"
     assert engine.documents == []
 
 
 def test_a_method_that_is_not_ours_is_refused_with_the_one_that_is(gateway: RunningGateway) -> None:
-    answer = httpx.get(f"{gateway.url}/v1/chat/completions")
+    answer = httpx.get(f"{gateway.url}/v1/chat/completions", timeout=PATIENCE_S)
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     assert answer.json()["error"]["code"] == "method_not_allowed"
 
@@ -103,4 +107,4 @@ def test_the_log_has_the_request_and_none_of_its_words(gateway: RunningGateway, 
 
 
 def test_the_version_is_told(gateway: RunningGateway) -> None:
-    assert httpx.get(f"{gateway.url}/version").json()["version"]
+    assert httpx.get(f"{gateway.url}/version", timeout=PATIENCE_S).json()["version"]

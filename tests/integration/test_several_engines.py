@@ -14,7 +14,7 @@ from gateway.errors import EngineFailed, EngineUnavailable
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.health import HealthProbe, State
 from gateway.upstream.openai_http import OpenAIHttpEngine
-from tests.conftest import CATALOG, RunningGateway, free_port, running_gateway
+from tests.conftest import CATALOG, PATIENCE_S, RunningGateway, free_port, running_gateway
 from tests.fake_engine import FakeEngine, completion, running_fake_engine
 
 SESSIONS = [f"image-{number}" for number in range(12)]
@@ -180,7 +180,7 @@ def chat(gateway: RunningGateway) -> httpx.Response:
 
 def wait_for(gateway: RunningGateway, state: str) -> None:
     deadline = time.monotonic() + 10
-    while httpx.get(f"{gateway.url}/v1/models/tiny").json()["status"] != state:
+    while httpx.get(f"{gateway.url}/v1/models/tiny", timeout=PATIENCE_S).json()["status"] != state:
         assert time.monotonic() < deadline, f"tiny did not become {state}"
         time.sleep(0.1)
 
@@ -210,7 +210,7 @@ def test_a_model_is_available_while_one_of_its_engines_is_well(gateway: RunningG
     for ill in (0, 1):
         engines[ill].is_well = False
         wait_until_asked(gateway, engines, [ill != 0, ill != 1])
-        assert httpx.get(f"{gateway.url}/v1/models/tiny").json()["status"] == "available"
+        assert httpx.get(f"{gateway.url}/v1/models/tiny", timeout=PATIENCE_S).json()["status"] == "available"
         engines[ill].is_well = True
         wait_until_asked(gateway, engines, [True, True])
     for engine in engines:

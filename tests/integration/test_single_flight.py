@@ -16,7 +16,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from tests.cache_clients import (
-    PATIENCE_S,
     Caller,
     Said,
     asked_together,
@@ -26,7 +25,7 @@ from tests.cache_clients import (
     waiting,
     words,
 )
-from tests.conftest import RunningGateway, free_port
+from tests.conftest import PATIENCE_S, RunningGateway, free_port
 from tests.fake_engine import FakeEngine, Gate, Speech, always, event, running_fake_engine
 from tests.redis_server import RedisServer, running_redis
 from tests.watching import eventually, in_flight

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tests.conftest import free_port, running_gateway
+from tests.conftest import PATIENCE_S, free_port, running_gateway
 from tests.fake_engine import FakeEngine
 
 HELLO = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
@@ -60,7 +60,9 @@ def test_a_request_is_one_tree_below_the_caller_s_span(
 ) -> None:
     with running_gateway(tmp_path, engine.url, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url) as gateway:
         headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
-        answer = httpx.post(f"{gateway.url}/v1/chat/completions", json=HELLO | {"stream": stream}, headers=headers)
+        answer = httpx.post(
+            f"{gateway.url}/v1/chat/completions", json=HELLO | {"stream": stream}, headers=headers, timeout=PATIENCE_S
+        )
     spans = {span.name: span for span in receiver.spans}
     assert spans.keys() == {"POST /v1/chat/completions", "read body", "prepare", "chat tiny"}
     assert {span.trace_id.hex() for span in receiver.spans} == {TRACE}
@@ -82,8 +84,8 @@ def test_a_request_is_one_tree_below_the_caller_s_span(
 
 def test_a_request_that_fails_is_told_with_its_status(engine: FakeEngine, receiver: Receiver, tmp_path: pathlib.Path) -> None:
     with running_gateway(tmp_path, f"http://127.0.0.1:{free_port()}", FOVEA_OTLP_ENDPOINT=receiver.url) as gateway:
-        httpx.post(f"{gateway.url}/v1/chat/completions", json=HELLO)
-        httpx.post(f"{gateway.url}/v1/chat/completions", json={})
+        httpx.post(f"{gateway.url}/v1/chat/completions", json=HELLO, timeout=PATIENCE_S)
+        httpx.post(f"{gateway.url}/v1/chat/completions", json={}, timeout=PATIENCE_S)
     told = {
         attributes(span)["http.response.status_code"]: span.status.code
         for span in receiver.spans
@@ -97,11 +99,11 @@ def test_a_request_that_fails_is_told_with_its_status(engine: FakeEngine, receiv
 def test_without_an_endpoint_the_caller_s_trace_is_passed_on(engine: FakeEngine, tmp_path: pathlib.Path) -> None:
     with running_gateway(tmp_path, engine.url) as gateway:
         parent = f"00-{TRACE}-{PARENT}-01"
-        httpx.post(f"{gateway.url}/v1/chat/completions", json=HELLO, headers={"traceparent": parent})
+        httpx.post(f"{gateway.url}/v1/chat/completions", json=HELLO, headers={"traceparent": parent}, timeout=PATIENCE_S)
     assert engine.headers[0]["traceparent"] == parent
 
 
 def test_without_an_endpoint_nothing_is_traced(engine: FakeEngine, tmp_path: pathlib.Path) -> None:
     with running_gateway(tmp_path, engine.url) as gateway:
-        httpx.post(f"{gateway.url}/v1/chat/completions", json=HELLO)
+        httpx.post(f"{gateway.url}/v1/chat/completions", json=HELLO, timeout=PATIENCE_S)
     assert "traceparent" not in engine.headers[0]

@@ -15,7 +15,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tests.conftest import RunningGateway, running_gateway
+from tests.conftest import PATIENCE_S, RunningGateway, running_gateway
 from tests.fake_engine import Answer, FakeEngine, completion, stream
 from tests.watching import SOON_S, eventually
 
@@ -165,7 +165,7 @@ def test_streams_on_other_workers_outlive_one(gateway: RunningGateway, engine: F
 
 def test_on_sigterm_all_workers_let_their_answers_end(gateway: RunningGateway, engine: FakeEngine) -> None:
     engine.answer = streaming(20)
-    with httpx.stream("POST", f"{gateway.url}{PATH}", json=KINDS["streamed"]) as response:
+    with httpx.stream("POST", f"{gateway.url}{PATH}", json=KINDS["streamed"], timeout=PATIENCE_S) as response:
         lines = response.iter_lines()
         next(lines)
         gateway.process.send_signal(signal.SIGTERM)
@@ -175,7 +175,7 @@ def test_on_sigterm_all_workers_let_their_answers_end(gateway: RunningGateway, e
 
 def test_a_second_ctrl_c_ends_all_at_once(gateway: RunningGateway, engine: FakeEngine) -> None:
     engine.answer = streaming(2000)
-    with httpx.stream("POST", f"{gateway.url}{PATH}", json=KINDS["streamed"]) as response:
+    with httpx.stream("POST", f"{gateway.url}{PATH}", json=KINDS["streamed"], timeout=PATIENCE_S) as response:
         lines = response.iter_lines()
         next(lines)
         gateway.process.send_signal(signal.SIGINT)
