@@ -286,10 +286,17 @@ def raw_engine(answer: Callable[[socket.socket], None]) -> Iterator[str]:
 
     def serve(connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
-            if b"/health" in connection.recv(65536):
+            asked = connection.recv(65536)
+            if b"/health" in asked:
                 connection.sendall(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
-            else:
-                answer(connection)
+                return
+            # To its end, which comes in a chunk of nothing: what is closed with something unread is reset.
+            while not asked.endswith(b"0\r\n\r\n"):
+                more = connection.recv(65536)
+                if not more:
+                    return
+                asked = asked[-4:] + more
+            answer(connection)
 
     def accept() -> None:
         with contextlib.suppress(OSError):

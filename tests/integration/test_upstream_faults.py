@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import pathlib
 import socket
 import struct
 import time
@@ -10,8 +11,9 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from tests.conftest import RunningGateway, running_gateway
+from tests.conftest import PATIENCE_S, RunningGateway, running_gateway
 from tests.fake_engine import event, raw_engine
+from tests.watching import SOON_S
 
 Fault = Callable[[socket.socket], None]
 
@@ -19,26 +21,59 @@ Fault = Callable[[socket.socket], None]
 JSON = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json\r\n"
 SSE = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 TIMEOUT_S = 1.5
+"""Of those who wait in vain; all others have the time that a machine may stand still."""
+SOCKETS = pathlib.Path("/proc/net/tcp")
 
 
-def sends(*parts: bytes, gap_s: float = 0.0) -> Fault:
+def sends(*parts: bytes) -> Fault:
+    def fault(connection: socket.socket) -> None:
+        connection.sendall(b"".join(parts))
+
+    return fault
+
+
+def sends_slowly(*parts: bytes) -> Fault:
+    """Each part, and the end, once what was sent before it has been read."""
+
     def fault(connection: socket.socket) -> None:
         for part in parts:
             connection.sendall(part)
-            time.sleep(gap_s)
+            until_read(connection)
 
     return fault
 
 
 def resets_after(*parts: bytes) -> Fault:
-    """Sends the parts, and then a reset: no orderly end (SO_LINGER with 0 s)."""
+    """Sends the parts, and then a reset: no orderly end (SO_LINGER with 0 s). What has not been read by then is lost."""
 
     def fault(connection: socket.socket) -> None:
-        sends(*parts)(connection)
-        time.sleep(0.5)
+        sends_slowly(*parts)(connection)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     return fault
+
+
+def until_read(connection: socket.socket) -> None:
+    """Returns once the other side has read what it was sent, and was given a moment to look at it.
+
+    In short steps: of the moment, a machine that stands still takes one.
+    """
+    deadline_s = time.monotonic() + SOON_S
+    while unread_bytes(connection) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    for _ in range(20):
+        time.sleep(0.01)
+
+
+def unread_bytes(connection: socket.socket) -> int:
+    """What waits at the other side, as far as the system tells (Linux: proc(5), tx_queue:rx_queue of its socket)."""
+    try:
+        ends = [f":{end[1]:04X}" for end in (connection.getpeername(), connection.getsockname())]
+    except OSError:
+        return 0
+    rows = [row.split() for row in SOCKETS.read_text().splitlines()[1:]] if SOCKETS.exists() else []
+    queues = [row[4] for row in rows if row[1].endswith(ends[0]) and row[2].endswith(ends[1])]
+    return sum(int(queue.partition(":")[2], 16) for queue in queues)
 
 
 def is_silent_after(*parts: bytes) -> Fault:
@@ -132,11 +167,11 @@ UNBEGUN: dict[str, tuple[Fault, tuple[int, str, str]]] = {
 }
 
 BEGUN: dict[str, tuple[Fault, tuple[int, str, str]]] = {
-    "an end without [DONE]": (sends(SSE + chunk(event("one")), b"0\r\n\r\n", gap_s=0.5), ENDED),
-    "a close between events": (sends(SSE + chunk(event("one")), gap_s=0.5), BROKE_OFF),
-    "a close within an event": (sends(SSE + chunk(event("one")), chunk(event("two")[:40]), gap_s=0.5), BROKE_OFF),
+    "an end without [DONE]": (sends_slowly(SSE + chunk(event("one")), b"0\r\n\r\n"), ENDED),
+    "a close between events": (sends_slowly(SSE + chunk(event("one"))), BROKE_OFF),
+    "a close within an event": (sends_slowly(SSE + chunk(event("one")), chunk(event("two")[:40])), BROKE_OFF),
     "a reset": (resets_after(SSE + chunk(event("one"))), BROKE_OFF),
-    "an error": (sends(SSE + chunk(event("one")), chunk(b"data: " + VLLM_ERROR + b"\n\n"), gap_s=0.5), FAILED),
+    "an error": (sends_slowly(SSE + chunk(event("one")), chunk(b"data: " + VLLM_ERROR + b"\n\n")), FAILED),
     "silence": (is_silent_after(SSE + chunk(event("one"))), TOO_LATE),
 }
 
@@ -162,10 +197,10 @@ def gateway(faulty: FaultyEngine, tmp_path_factory: pytest.TempPathFactory) -> I
         yield gateway
 
 
-def ask(gateway: RunningGateway, *, stream: bool) -> httpx.Response:
+def ask(gateway: RunningGateway, *, stream: bool, in_vain: bool = False) -> httpx.Response:
     request = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
-    headers = {"x-request-timeout-seconds": str(TIMEOUT_S)}
-    return httpx.post(f"{gateway.url}/v1/chat/completions", json=request, headers=headers, timeout=20)
+    headers = {"x-request-timeout-seconds": str(TIMEOUT_S if in_vain else PATIENCE_S)}
+    return httpx.post(f"{gateway.url}/v1/chat/completions", json=request, headers=headers, timeout=PATIENCE_S)
 
 
 def told(response: httpx.Response) -> tuple[int, str, str]:
@@ -181,7 +216,7 @@ def test_before_the_first_byte(
     gateway: RunningGateway, faulty: FaultyEngine, fault: Fault, expected: tuple[int, str, str], *, stream: bool
 ) -> None:
     faulty.fault = fault
-    response = ask(gateway, stream=stream)
+    response = ask(gateway, stream=stream, in_vain=expected is TOO_LATE)
     assert told(response) == expected
     assert ("retry-after" in response.headers) == (expected[0] == 503)
 
@@ -189,7 +224,7 @@ def test_before_the_first_byte(
 @pytest.mark.parametrize(("fault", "expected"), WHOLE.values(), ids=WHOLE.keys())
 def test_in_a_whole_answer(gateway: RunningGateway, faulty: FaultyEngine, fault: Fault, expected: tuple[int, str, str]) -> None:
     faulty.fault = fault
-    assert told(ask(gateway, stream=False)) == expected
+    assert told(ask(gateway, stream=False, in_vain=expected is TOO_LATE)) == expected
 
 
 @pytest.mark.parametrize(("fault", "expected"), UNBEGUN.values(), ids=UNBEGUN.keys())
@@ -197,7 +232,7 @@ def test_in_a_stream_that_has_not_begun(
     gateway: RunningGateway, faulty: FaultyEngine, fault: Fault, expected: tuple[int, str, str]
 ) -> None:
     faulty.fault = fault
-    assert told(ask(gateway, stream=True)) == expected
+    assert told(ask(gateway, stream=True, in_vain=expected is TOO_LATE)) == expected
 
 
 @pytest.mark.parametrize(("fault", "expected"), BEGUN.values(), ids=BEGUN.keys())
@@ -207,7 +242,7 @@ def test_in_a_stream_that_has_begun(
     status, code, message = expected
     faulty.fault = fault
     before = gateway.counted(model="tiny", status=str(status))
-    response = ask(gateway, stream=True)
+    response = ask(gateway, stream=True, in_vain=expected is TOO_LATE)
     assert response.status_code == 200, response.text
     first, last = response.content.removesuffix(b"\n\n").split(b"\n\n")
     assert first + b"\n\n" == event("one")
@@ -220,7 +255,7 @@ def test_in_a_stream_that_has_begun(
 def test_an_error_that_comes_in_two_pieces_is_read_whole(gateway: RunningGateway, faulty: FaultyEngine) -> None:
     body = b'{"error": {"message": "n is too large", "param": "n", "code": 400}}'
     answer = plain(b"400 X", body, b"application/json")
-    faulty.fault = sends(answer[:-20], answer[-20:], gap_s=0.2)
+    faulty.fault = sends_slowly(answer[:-20], answer[-20:])
     response = ask(gateway, stream=False)
     assert (response.status_code, response.json()["error"]["message"]) == (400, "n is too large")
 
