@@ -20,9 +20,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.conftest import free_port
 
-SILENT_S = 10
-"""Longer than a health check waits."""
-
 Answer = Callable[[Request], Awaitable[Response]]
 
 
@@ -59,9 +56,13 @@ class FakeEngine:
         return counted
 
     async def health(self, _: Request) -> Response:
-        if self.is_silent:
-            await asyncio.sleep(SILENT_S)
+        await self.speaks()
         return Response(status_code=200 if self.is_well else 503)
+
+    async def speaks(self) -> None:
+        """Returns once it is not silent any more."""
+        while self.is_silent:  # noqa: ASYNC110 - tests tell it from another thread
+            await asyncio.sleep(0.05)
 
     def calls(self, about: str) -> int:
         """How often it was asked something that has the words `about` in its messages."""

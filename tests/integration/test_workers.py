@@ -3,7 +3,6 @@
 import asyncio
 import pathlib
 import signal
-import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -123,7 +122,7 @@ def test_a_worker_killed_under_load_takes_along_what_it_answered_and_nothing_els
 
     async def ask_while_one_dies() -> Counter[int]:
         asking = asyncio.ensure_future(ask_all(gateway.url, 150))
-        await asyncio.sleep(0.5)
+        assert await asyncio.to_thread(eventually, lambda: len(engine.documents) > 2 * AT_ONCE)
         workers(gateway)[0].kill()
         return await asking
 
@@ -152,7 +151,7 @@ def test_streams_on_other_workers_outlive_one(gateway: RunningGateway, engine: F
     async def read_while_one_dies() -> Counter[bool]:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             reading = [asyncio.ensure_future(read_one(session)) for _ in range(16)]
-            await asyncio.sleep(0.7)
+            assert await asyncio.to_thread(eventually, lambda: len(engine.documents) == 16)
             busiest = max(workers(gateway), key=lambda worker: len(sockets(worker)))
             busiest.kill()
             return Counter(await asyncio.gather(*reading))
@@ -170,7 +169,7 @@ def test_on_sigterm_all_workers_let_their_answers_end(gateway: RunningGateway, e
         next(lines)
         gateway.process.send_signal(signal.SIGTERM)
         assert [line for line in lines if line][-1] == "data: [DONE]"
-    assert gateway.process.wait(10) == 0
+    assert gateway.process.wait(PATIENCE_S) == 0
 
 
 def test_a_second_ctrl_c_ends_all_at_once(gateway: RunningGateway, engine: FakeEngine) -> None:
@@ -179,10 +178,10 @@ def test_a_second_ctrl_c_ends_all_at_once(gateway: RunningGateway, engine: FakeE
         lines = response.iter_lines()
         next(lines)
         gateway.process.send_signal(signal.SIGINT)
-        time.sleep(1)
+        assert eventually(lambda: not workers(gateway)), "nobody is let in any more"
         assert gateway.process.poll() is None, "an answer runs"
         gateway.process.send_signal(signal.SIGINT)
-        gateway.process.wait(10)
+        gateway.process.wait(PATIENCE_S)
 
 
 def test_workers_do_not_outlive_what_started_them(gateway: RunningGateway) -> None:
