@@ -1,8 +1,9 @@
 """What the tests see of a running gateway from outside."""
 
+import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -10,6 +11,7 @@ from tests.conftest import RunningGateway
 
 SOON_S = 20
 HEALTH_CHECKS = 2
+TICK_S = 0.02
 
 
 def eventually(is_so: Callable[[], bool]) -> bool:
@@ -20,6 +22,27 @@ def eventually(is_so: Callable[[], bool]) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+class AwakeClock:
+    """Counts seconds, in a block, in which this machine ran: of the time in which it stood still it counts a tick."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self._has_ended = threading.Event()
+        self._ticking = threading.Thread(target=self._tick, daemon=True)
+
+    def _tick(self) -> None:
+        while not self._has_ended.wait(TICK_S):
+            self.now_s += TICK_S
+
+    def __enter__(self) -> Self:
+        self._ticking.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._has_ended.set()
+        self._ticking.join()
 
 
 def in_flight(gateway: RunningGateway) -> float:

@@ -28,7 +28,7 @@ from tests.cache_clients import Caller, asked_together, question, running_gatewa
 from tests.conftest import PATIENCE_S, RunningGateway, free_port
 from tests.fake_engine import FakeEngine, Gate, Speech, running_fake_engine
 from tests.redis_server import RedisServer, running_redis
-from tests.watching import eventually, in_flight
+from tests.watching import AwakeClock, eventually, in_flight
 
 CALLERS = 4
 QUESTIONS = 12
@@ -126,6 +126,7 @@ class Load:
     outcomes: dict[str, Counter[str]] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
+    clock: AwakeClock = field(default_factory=AwakeClock)
     has_ended: threading.Event = field(default_factory=threading.Event)
 
     def ask_on(self, seed: int, known: list[dict[str, Any]]) -> None:
@@ -137,7 +138,7 @@ class Load:
             self._ask(dice.choice(self.callers), document | {"stream": dice.random() < 0.5})
 
     def _ask(self, caller: Caller, document: dict[str, Any]) -> None:
-        phase, started_s = self.phase, time.monotonic()
+        phase, started_s = self.phase, self.clock.now_s
         outcome = "failed"
         try:
             said = caller.ask(document)
@@ -146,7 +147,7 @@ class Load:
                 self.wrong.append(f"{phase}: {outcome}: {said.error}")
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a failed request
             self.wrong.append(f"{phase}: {error!r}")
-        self.slowest_s = max(self.slowest_s, time.monotonic() - started_s)
+        self.slowest_s = max(self.slowest_s, self.clock.now_s - started_s)
         self.outcomes.setdefault(phase, Counter())[outcome] += 1
 
     def hits(self, phase: str) -> int:
@@ -154,9 +155,19 @@ class Load:
 
     def goes_on(self, phase: str, seconds: float = PHASE_S, until: Callable[[], bool] = lambda: True) -> None:
         """A machine may stand still for all of `seconds`, in which nobody asks anything: what has to be seen is waited for."""
-        self.phase = phase
+        self.begins(phase)
         time.sleep(seconds)
         assert eventually(until)
+
+    def begins(self, phase: str) -> None:
+        """The next phase, once somebody has asked in the one before."""
+        if phase != self.phase:
+            self.ends()
+            self.phase = phase
+
+    def ends(self) -> None:
+        """Returns once more have been answered who asked in this phase than may have been asking when it began."""
+        assert eventually(lambda: self.outcomes.get(self.phase, Counter()).total() > CALLERS)
 
 
 @contextlib.contextmanager
@@ -164,18 +175,18 @@ def under_load(callers: list[Caller]) -> Iterator[Load]:
     """Load until the end of the block, after which answers are found again; none has failed, was wrong, or took for ever."""
     load = Load(callers)
     known = [question() for _ in range(QUESTIONS)]
-    with ThreadPoolExecutor(CALLERS) as threads:
+    with load.clock, ThreadPoolExecutor(CALLERS) as threads:
         try:
             for seed in range(CALLERS):
                 threads.submit(load.ask_on, seed, known)
             load.goes_on("before", until=lambda: load.hits("before") > 0)
             yield load
             load.goes_on("after", until=lambda: load.hits("after") > 0)
+            load.ends()
         finally:
             load.has_ended.set()
     print({phase: dict(counts) for phase, counts in load.outcomes.items()}, f"slowest {load.slowest_s:.2f} s")
     assert load.wrong == []
-    assert all(sum(counts.values()) > CALLERS for counts in load.outcomes.values()), "somebody asked in every phase"
     assert load.slowest_s < SLOWEST_S
 
 
@@ -187,7 +198,7 @@ def test_redis_is_killed(server: RedisServer, callers: list[Caller], port: int, 
         load.goes_on("without")
         assert eventually(lambda: breakers_open(callers) == len(callers))
         assert failures(callers) > failed
-        load.phase = "again"
+        load.begins("again")
         later.enter_context(running_redis(tmp_path, port=port))
         assert works_again(callers)
     assert load.outcomes["without"]["miss"] > 0
@@ -200,7 +211,7 @@ def test_redis_stands_still(server: RedisServer, callers: list[Caller]) -> None:
         load.goes_on("paused")
         assert eventually(lambda: breakers_open(callers) == len(callers))
         load.goes_on("paused")
-        load.phase = "again"
+        load.begins("again")
         server.process.send_signal(signal.SIGCONT)
         assert works_again(callers)
     assert load.outcomes["paused"]["miss"] > 0
@@ -214,19 +225,19 @@ def test_redis_stutters(server: RedisServer, callers: list[Caller]) -> None:
             load.goes_on("stutters", pause_s)
             server.process.send_signal(signal.SIGCONT)
             load.goes_on("stutters", 0.03)
-        load.phase = "again"
+        load.begins("again")
         assert works_again(callers)
 
 
 def test_redis_is_full(server: RedisServer, callers: list[Caller]) -> None:
     """In flight: as above. Nothing can be written, to the end of the fault."""
     with redis.Redis(port=server.port) as admin, under_load(callers) as load:
-        load.phase = "full"
+        load.begins("full")
         fill(admin)
         load.goes_on("full")
         document = question()
         assert {callers[0].ask(document).status for _ in range(3)} == {200}
-        load.phase = "again"
+        load.begins("again")
         admin.config_set("maxmemory", 0)
         assert works_again(callers)
     assert load.outcomes["full"]["miss"] > 0
@@ -249,13 +260,15 @@ def test_redis_comes_back_empty(
     document = question()
     callers[0].ask(document)
     with contextlib.ExitStack() as later, under_load(callers) as load:
-        load.phase = "without"
+        load.begins("without")
         server.process.kill()
         server.process.wait()
         later.enter_context(running_redis(tmp_path, port=port))
         assert works_again(callers)
-        assert [caller.ask(document).cache for caller in callers] == ["miss", "hit"]
-    assert engine.calls(words(document)) == 2
+        assert callers[0].ask(document).cache == "miss"
+        # Not always at once: what a busy Redis did not take in its 30 ms is asked for again.
+        assert eventually(lambda: callers[1].ask(document).cache == "hit")
+    assert engine.calls(words(document)) >= 2
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -309,7 +322,7 @@ def test_redis_talks_nonsense(server: RedisServer, callers: list[Caller], port: 
         for kind, answer in NONSENSE.items():
             with impostor(port, answer):
                 load.goes_on(kind, 0.7)
-        load.phase = "again"
+        load.begins("again")
         later.enter_context(running_redis(tmp_path, port=port))
         assert works_again(callers)
     assert load.outcomes.keys() >= NONSENSE.keys()
