@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from redis import Redis
 
+from gateway.cache.breaker import Budget
 from gateway.cache.redis import RedisResults
 from gateway.cache.results import Claim, Stored, StoreUnavailable
 from tests.conftest import free_port
@@ -146,9 +147,8 @@ def test_who_waits_for_a_connection_for_longer_than_the_budget_goes_without(tmp_
         async with redis_results(redis.url, failures := Failures(), budget_s=0.1) as store:
             await store.get(ADDRESS)
             redis.pause()
-            began_s = time.monotonic()
-            assert await asyncio.gather(*(store.get(address(number)) for number in range(200))) == [None] * 200
-            assert time.monotonic() - began_s < 5
+            async with Budget(5):
+                assert await asyncio.gather(*(store.get(address(number)) for number in range(200))) == [None] * 200
             assert failures.told == [("get", "timeout")] * 200
 
     with running_redis(tmp_path) as redis:
@@ -186,19 +186,23 @@ def test_a_reply_is_never_given_to_somebody_else_when_who_asked_has_gone(tmp_pat
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_a_busy_event_loop_is_not_taken_for_a_slow_redis(redis: RedisServer, run: Run) -> None:
-    async def promise() -> None:
+    async def promise(witness: Redis) -> None:
+        async with redis_results(redis.url) as patient:
+            await patient.put(ADDRESS, ANSWER, TTL_S)
         async with redis_results(redis.url, failures := Failures(), budget_s=0.03) as store:
-            await store.put(ADDRESS, ANSWER, TTL_S)
             for busy_s in (0.028, 0.031, 0.036, 0.05, 0.2) * 3:
                 asked = [asyncio.ensure_future(store.get(ADDRESS)) for _ in range(5)]
                 # Until the commands are sent.
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
+                # Until Redis, which answers in turn, has answered, though it may be what the system does not let run.
+                witness.ping()
                 time.sleep(busy_s)  # noqa: ASYNC251 - that is the point
                 assert await asyncio.gather(*asked) == [ANSWER] * 5
         assert failures.told == []
 
-    run(promise())
+    with Redis.from_url(redis.url) as witness:
+        run(promise(witness))
 
 
 def test_a_password_is_used_and_never_told(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:

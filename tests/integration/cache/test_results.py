@@ -207,10 +207,9 @@ def test_a_lease_that_is_not_renewed_is_another_s(shared_store: Opened) -> None:
 
 def test_a_lease_that_is_renewed_goes_on(shared_store: Opened) -> None:
     async def promise(one: ResultStore, other: ResultStore) -> None:
-        await one.claim(ADDRESS, "one", 0.3)
-        for _ in range(4):
-            await asyncio.sleep(0.1)
-            await one.renew(ADDRESS, "one", 0.5)
+        await one.claim(ADDRESS, "one", 0.4)
+        await one.renew(ADDRESS, "one", TTL_S)
+        await asyncio.sleep(0.45)
         assert await other.claim(ADDRESS, "other", LEASE_S) is Claim.FOLLOWING
 
     holds_for_two(shared_store, promise)
