@@ -576,10 +576,15 @@ def test_twins_that_come_together_get_one_answer(kept: Caller) -> None:
 
 
 def test_a_twin_does_not_keep_an_answer_beyond_its_time(kept: Caller) -> None:
-    one, twin = (question("brief-pixels", messages=shown(image, text="Again?")) for image in TWINS["words in a PNG"])
-    assert kept.ask(one).cache == "miss"
-    time.sleep(1.0)
-    assert kept.ask(twin).cache == "hit"
+    found = ""
+    while found != "hit":
+        text = words(question())
+        one, twin = (question("brief-pixels", messages=shown(image, text=text)) for image in TWINS["words in a PNG"])
+        asked_s = time.monotonic()
+        assert kept.ask(one).cache == "miss"
+        time.sleep(1.0)
+        found = kept.ask(twin).cache
+        assert found == "hit" or time.monotonic() - asked_s > 1.8, "its time was over only if the machine stood still"
     time.sleep(1.2)
     assert [kept.ask(document).cache for document in (twin, one)] == ["miss", "hit"]
 
