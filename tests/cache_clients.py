@@ -262,10 +262,10 @@ def streaming(caller: Caller, document: dict[str, Any]) -> Iterator[Stream]:
 
 
 @contextlib.contextmanager
-def waiting(gateway: RunningGateway, document: dict[str, Any]) -> Iterator[socket.socket]:
+def waiting(gateway: RunningGateway, document: dict[str, Any], path: str = PATH) -> Iterator[socket.socket]:
     """A caller who has asked and reads nothing; at the end of the block it hangs up."""
     body = json.dumps(document).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", int(gateway.url.rsplit(":", 1)[1]))) as connection:
         connection.sendall(head.encode() + body)
         yield connection

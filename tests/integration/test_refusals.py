@@ -169,15 +169,16 @@ def test_the_same_connection_is_good_after_a_413(gateway: RunningGateway) -> Non
 
 
 def exchange(gateway: RunningGateway, *sent: bytes) -> bytes:
-    """What comes back for bytes that are sent as they are, until the gateway closes or is silent for half a second."""
+    """What comes back for bytes that are sent as they are, until the gateway closes or goes silent for half a second."""
     address = urlsplit(gateway.url)
-    with socket.create_connection((str(address.hostname), address.port or 0), timeout=0.5) as connection:
+    with socket.create_connection((str(address.hostname), address.port or 0), timeout=PATIENCE_S) as connection:
         answer = b""
         for part in sent:
             connection.sendall(part)
         with contextlib.suppress(TimeoutError, ConnectionResetError):
             while chunk := connection.recv(65536):
                 answer += chunk
+                connection.settimeout(0.5)
         return answer
 
 
