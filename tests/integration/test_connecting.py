@@ -1,6 +1,7 @@
 """An engine that cannot be connected to for a moment costs nobody a request."""
 
 import asyncio
+import socket
 
 from gateway.errors import EngineUnavailable
 from gateway.telemetry.metrics import Metrics
@@ -22,7 +23,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 async def ask(port: int) -> tuple[bytes, State]:
     """The answer for the model behind `port`, and the model's state after that."""
     probe = HealthProbe({"tiny": [f"http://127.0.0.1:{port}"]}, api_key=None)
-    async with OpenAIHttpEngine(probe, Metrics().engine_requests, connect_timeout_s=1.0, api_key=None) as engine:
+    async with OpenAIHttpEngine(probe, Metrics().engine_requests, connect_timeout_s=20.0, api_key=None) as engine:
         try:
             async with engine.complete("tiny", [b"{}"], {}) as found:
                 return b"".join([chunk async for chunk in found.chunks]), probe.models["tiny"].state
@@ -31,11 +32,14 @@ async def ask(port: int) -> tuple[bytes, State]:
 
 
 async def ask_while_it_comes_back() -> tuple[bytes, State]:
-    port = free_port()
-    asking = asyncio.ensure_future(ask(port))
-    await asyncio.sleep(AWAY_S)
-    async with await asyncio.start_server(answer, "127.0.0.1", port):
-        return await asking
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        asking = asyncio.ensure_future(ask(listener.getsockname()[1]))
+        await asyncio.sleep(AWAY_S)
+        # In one step: however late this loop goes on, it is there before the second attempt, which was to come later.
+        listener.listen()
+        async with await asyncio.start_server(answer, sock=listener):
+            return await asking
 
 
 def test_an_engine_that_is_away_for_a_moment_is_connected_to_again() -> None:

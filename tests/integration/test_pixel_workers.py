@@ -25,6 +25,7 @@ from gateway.images.pixels import identify
 from gateway.images.workers import CannotStart, PixelWorkers
 from tests.processes import pixel_processes
 from tests.scenes import decoded, encoded, scene
+from tests.watching import SOON_S
 
 Test = Callable[[PixelWorkers], Awaitable[object]]
 Run = Callable[..., None]
@@ -48,7 +49,7 @@ def large(size: tuple[int, int]) -> bytes:
 def run(request: pytest.FixtureRequest) -> Run:
     """Runs a test with workers, on either event loop, and sees to it that they are gone afterwards."""
 
-    def run_test(test: Test, *, processes: int = 1, memory_mib: int = 512, timeout_s: float = 10.0) -> None:
+    def run_test(test: Test, *, processes: int = 1, memory_mib: int = 512, timeout_s: float = 60.0) -> None:
         async def main() -> None:
             files = open_files()
             async with PixelWorkers(
@@ -82,7 +83,8 @@ async def a_call_that_hangs(workers: PixelWorkers) -> AsyncIterator[tuple[psutil
     (process,) = pixel_processes()
     process.suspend()
     call = asyncio.ensure_future(workers.apply(SMALL, prepared()))
-    await asyncio.sleep(0.1)
+    for _ in range(10):  # in which the worker is asked; not seconds, of which the call may have few
+        await asyncio.sleep(0)
     assert not call.done()
     yield process, call
     assert call.done()
@@ -178,7 +180,8 @@ def test_a_worker_that_is_killed_between_calls_costs_nothing(run: Run) -> None:
     async def test(workers: PixelWorkers) -> None:
         (process,) = pixel_processes()
         process.kill()
-        await asyncio.sleep(0.2)
+        while any(worker.is_alive for worker in workers._all):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
         await is_served(workers)
 
     run(test)
@@ -347,7 +350,7 @@ def test_no_worker_outlives_a_gateway_that_is_killed() -> None:
         workers = psutil.Process(parent.pid).children()
         assert len(workers) == 2
         parent.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + SOON_S
     while any(worker.is_running() for worker in workers):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -359,4 +362,4 @@ def test_a_worker_that_hangs_without_a_gateway_is_ended_by_the_system() -> None:
         assert worker.stdin is not None
         worker.stdin.write(REQUEST.pack(0, 1, 1))
         worker.stdin.flush()
-        assert worker.wait(10) == -signal.SIGALRM
+        assert worker.wait(SOON_S) == -signal.SIGALRM
