@@ -28,7 +28,7 @@ from tests.cache_clients import (
 from tests.conftest import PATIENCE_S, RunningGateway, free_port
 from tests.fake_engine import FakeEngine, Gate, Speech, always, event, running_fake_engine
 from tests.redis_server import RedisServer, running_redis
-from tests.watching import eventually, in_flight
+from tests.watching import SOON_S, eventually, in_flight
 
 Gateways = tuple[RunningGateway, ...]
 
@@ -311,7 +311,7 @@ def test_the_last_to_leave_ends_the_work_and_who_leaves_before_does_not(
         assert waits(1, caller.gateway)
         assert not engine.cancelled.is_set()
         assert engine.running >= 1
-    assert engine.cancelled.wait(10)
+    assert engine.cancelled.wait(SOON_S)
     gate.open()
     assert caller.ask(document).cache == "miss", "nothing of it is kept"
 
@@ -344,7 +344,7 @@ def test_who_waits_at_another_gateway_takes_over_when_nobody_is_left_at_the_firs
         assert eventually(lambda: engine.calls(words(document)) == 1)
         stays = later(beside, other, document)
         assert waits(1, other.gateway)
-    assert engine.cancelled.wait(10)
+    assert engine.cancelled.wait(SOON_S)
     gate.open()
     answer = stays.result(PATIENCE_S)
     assert (answer.status, answer.text) == (200, "It is 2.")

@@ -59,7 +59,7 @@ def test_a_budget_ends_what_takes_longer() -> None:
             async with Budget(0.05):
                 await asyncio.sleep(30)
         # uvloop counts in whole milliseconds.
-        assert 0.04 < time.monotonic() - began_s < 5
+        assert 0.04 < time.monotonic() - began_s < 20
 
     on_each_loop(promise)
 
@@ -123,7 +123,7 @@ def test_a_loop_that_is_always_busy_does_not_wait_for_ever() -> None:
         with pytest.raises(TimeoutError):
             async with Budget(0.02):
                 await asyncio.sleep(30)
-        assert time.monotonic() - began_s < 5
+        assert time.monotonic() - began_s < 20
         busy.cancel()
 
     on_each_loop(promise)

@@ -122,7 +122,7 @@ def test_what_has_landed_is_stored_though_everybody_has_left() -> None:
             stored.set()
 
         await read(flights, fly)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(20):
             await stored.wait()
 
     asyncio.run(ask())

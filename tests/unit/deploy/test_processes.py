@@ -58,7 +58,7 @@ def test_a_guardian_takes_the_exit_status_of_orphans_and_ends_in_good_order(tmp_
     assert guardian.stdout is not None
     with guardian.stdout:
         orphan = int(guardian.stdout.readline())
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 20
         while psutil.pid_exists(orphan):
             assert time.monotonic() < deadline, "it is left as a zombie"
             time.sleep(0.05)
