@@ -25,16 +25,23 @@ def eventually(is_so: Callable[[], bool]) -> bool:
 
 
 class AwakeClock:
-    """Counts seconds, in a block, in which this machine ran: of the time in which it stood still it counts a tick."""
+    """Counts seconds, in a block, in which this machine ran: of the time in which it stood still it counts a tick.
+
+    `longest_pause_s` is the longest such time.
+    """
 
     def __init__(self) -> None:
         self.now_s = 0.0
+        self.longest_pause_s = 0.0
         self._has_ended = threading.Event()
         self._ticking = threading.Thread(target=self._tick, daemon=True)
 
     def _tick(self) -> None:
+        ticked_s = time.monotonic()
         while not self._has_ended.wait(TICK_S):
             self.now_s += TICK_S
+            last_s, ticked_s = ticked_s, time.monotonic()
+            self.longest_pause_s = max(self.longest_pause_s, ticked_s - last_s - TICK_S)
 
     def __enter__(self) -> Self:
         self._ticking.start()
