@@ -19,12 +19,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from gateway.cache.breaker import Budget
+
 Command = tuple[bytes | str | int, ...]
 _Reply = TypeVar("_Reply")
 
 _MOST = 64
 _HANDSHAKE_S = 1.0
-"""What a handshake may take. Who waits for it may leave earlier, and the next one finds the connection open."""
+"""What a handshake may take Redis. Who waits for it may leave earlier, and the next one finds the connection open."""
 
 
 _OPTIONS = frozenset(
@@ -138,7 +140,7 @@ class Connections:
         if isinstance(connection, SSLConnection) and self._tls is not None:
             connection.ssl_context = self._tls
         try:
-            async with asyncio.timeout(_HANDSHAKE_S):
+            async with Budget(_HANDSHAKE_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException as error:
             await connection.disconnect(nowait=True)

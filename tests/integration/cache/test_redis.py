@@ -146,6 +146,7 @@ def test_who_waits_for_a_connection_for_longer_than_the_budget_goes_without(tmp_
     async def promise(redis: RedisServer) -> None:
         async with redis_results(redis.url, failures := Failures(), budget_s=0.1) as store:
             await store.get(ADDRESS)
+            del failures.told[:]
             redis.pause()
             async with Budget(5):
                 assert await asyncio.gather(*(store.get(address(number)) for number in range(200))) == [None] * 200
@@ -203,6 +204,19 @@ def test_a_busy_event_loop_is_not_taken_for_a_slow_redis(redis: RedisServer, run
 
     with Redis.from_url(redis.url) as witness:
         run(promise(witness))
+
+
+def test_a_machine_that_stands_still_during_a_handshake_is_not_taken_for_a_slow_redis(redis: RedisServer) -> None:
+    async def promise() -> None:
+        async with redis_results(redis.url, failures := Failures(), budget_s=10) as store:
+            asked = asyncio.ensure_future(store.get(ADDRESS))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            time.sleep(1.1)  # noqa: ASYNC251 - as long as a handshake may take
+            assert await asked is None
+        assert failures.told == []
+
+    asyncio.run(promise())
 
 
 def test_a_password_is_used_and_never_told(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
