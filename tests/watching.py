@@ -11,6 +11,7 @@ from tests.conftest import RunningGateway
 
 SOON_S = 20
 HEALTH_CHECKS = 2
+"""Connections, one for each model. One may be missing for a moment: an engine closes it after a machine stood still."""
 TICK_S = 0.02
 
 

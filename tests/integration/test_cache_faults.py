@@ -429,7 +429,7 @@ def test_what_redis_hears_too_late_holds_up_nobody(server: RedisServer, callers:
     server.process.send_signal(signal.SIGCONT)
     engine.answer = Speech(engine, right_tokens)
     assert works_again(callers)
-    said = callers[1].ask(document, x_request_timeout_seconds="3")
+    said = callers[1].ask(document, x_request_timeout_seconds="8")
     assert (said.status, said.error) == (200, None)
 
 

@@ -332,7 +332,7 @@ from gateway.images.workers import PixelWorkers
 from tests.integration.test_pixel_workers import large, prepared
 
 async def main():
-    async with PixelWorkers(processes=2, memory_mib=512, timeout_s=5, max_pixels=50_000_000) as workers:
+    async with PixelWorkers(processes=2, memory_mib=512, timeout_s=60, max_pixels=50_000_000) as workers:
         call = asyncio.ensure_future(workers.apply(large((6000, 4000)), prepared((6000, 4000))))
         await asyncio.sleep(0.05)
         print("busy", flush=True)
