@@ -20,6 +20,9 @@ from PIL import Image
 PATIENCE_S = 40
 """How long a caller waits for each byte, where no test is about that: machines have stood still for eleven seconds."""
 
+STARTS_S = 120
+"""How long a gateway or a Redis may take to start: a second, of the time in which the machine runs and has room."""
+
 CATALOG = """
 hardware: {kind: cpu}
 limits: {body_mib: 1}
@@ -114,7 +117,7 @@ def running_gateway(
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: pathlib.Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + STARTS_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             pytest.fail(f"the gateway did not start:\n{log.read_text()}")

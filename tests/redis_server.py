@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.conftest import free_port
+from tests.conftest import STARTS_S, free_port
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ def running_redis(folder: pathlib.Path, *arguments: str, port: int | None = None
 
 
 def _wait_until_answering(server: RedisServer) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + STARTS_S
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             pytest.fail(f"redis-server did not start:\n{server.log.read_text()}")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=1) as probe:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=20) as probe:
             probe.sendall(b"PING\r\n")
             # One that wants a password answers too, with an error.
             if probe.recv(64).startswith((b"+PONG", b"-NOAUTH")):
