@@ -46,7 +46,7 @@ test: linux debian-tools
 	$(MAKE) GPU= all-tests
 
 .PHONY: all-tests
-all-tests: $(VENV)/.demo check
+all-tests: $(VENV)/.demo check build/json-schema-test-suite
 	$(BIN)/pytest tests/engine tests/e2e
 
 test-full:
@@ -79,6 +79,13 @@ fuzz:
 	mkdir -p build/fuzz/new
 	$(FUZZ)/bin/python -m tests.fuzz -max_total_time=$(SECONDS) -max_len=4096 -timeout=10 -dict=tests/fuzz/words.dict \
 	  -artifact_prefix=build/fuzz/ build/fuzz/new tests/fuzz/corpus
+
+# The official JSON-Schema-Test-Suite comes with the sources of the library jsonschema, by their digest.
+build/json-schema-test-suite: tests/engine/json_schema_suite.txt | $(VENV)/.dev
+	rm -rf $@ build/json-schema-sources && mkdir -p build
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary jsonschema --require-hashes -r $< -d build/json-schema-sources
+	mkdir $@.new && tar -xzf build/json-schema-sources/*.tar.gz -C $@.new --strip-components=3 --wildcards '*/json/tests/draft2020-12'
+	mv $@.new $@
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Fovea needs Python 3.11 or newer: make PYTHON=python3.12 ...")'

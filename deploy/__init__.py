@@ -7,11 +7,13 @@ placement.py  catalog -> GPUs, memory and concurrency of each model, or why it d
 plan_table.py a plan as text
 cluster.py    Ray and the Serve applications of a catalog, in a process of their own
 local.py      everything on this machine: what `fovea up` starts, watches and stops
+grammar.py    `python -m deploy.grammar`: says whether a constraint compiles with the engines' xgrammar
 loopback.py   what keeps the last of Ray's servers off the network in a local stack
 processes.py  keeping hold of every process that the stack starts
 warmup.py     the first requests to an engine
 cli.py        the `fovea` command
 catalogs/     catalogs to start from
+compiling/    the processes in which that is tried
 cpu_torch/    what CPU engines need on their PYTHONPATH
 demo/         the demo models and the conversation of `make demo`
 """

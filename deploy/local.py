@@ -1,6 +1,7 @@
 """Everything on this machine: what `fovea up` starts, watches and stops.
 
     fovea up ─┬─ python -m deploy.cluster   Ray, HAProxy, replicas, vLLM: on loopback, below this process for good
+              ├─ python -m deploy.grammar   compiles constraints before an engine does
               └─ python -m gateway
 
 The one who starts them imports neither Ray nor torch, so that it says its first line at once and survives whatever happens
@@ -41,6 +42,8 @@ _GATEWAY_START_AT_MOST_S = 60.0
 _STOP_GRACE_S = 8.0
 _WATCH_EVERY_S = 0.5
 _LOG_LINES_SHOWN = 30
+_GRAMMAR_AGAIN_AFTER_S = 5.0
+"""One that ends as soon as it starts is no reason to say so twice a second."""
 
 
 class StackError(Exception):
@@ -63,6 +66,8 @@ class LocalStack:
         self._folder = pathlib.Path()
         self._engines_key = secrets.token_urlsafe(32)
         self._engines_url = ""
+        self._grammar_port = 0
+        self._grammar_started_s = 0.0
         self._processes: dict[str, subprocess.Popen[str]] = {}
 
     def __enter__(self) -> Self:
@@ -78,12 +83,16 @@ class LocalStack:
         self._stop(keep_logs=error is not None and not isinstance(error, KeyboardInterrupt))
 
     def watch(self) -> None:
-        """Waits as long as the engines run; a gateway that ends is started anew, because it holds nothing that would be lost.
+        """Waits as long as the engines run; what else ends is started anew, because it holds nothing that would be lost.
 
         Raises StackError: the engines have ended, or the gateway does not come back.
         """
         while True:
             self._require_running("engines")
+            is_over = self._processes["grammar"].poll() is not None
+            if is_over and time.monotonic() - self._grammar_started_s > _GRAMMAR_AGAIN_AFTER_S:
+                self._stage("the process that compiles constraints has ended, and is started again")
+                self._start_grammar()
             if self._processes["gateway"].poll() is not None:
                 self._stage("the gateway has ended, and is started again")
                 self._start_gateway()
@@ -99,6 +108,8 @@ class LocalStack:
         self._start_engines(port)
         for name in self._catalog.served_here:
             self._warm_up(f"{self._engines_url}/{name}", name)
+        self._grammar_port = _free_port()
+        self._start_grammar()
         self._start_gateway()
 
     def _stage(self, line: str) -> None:
@@ -145,10 +156,18 @@ class LocalStack:
             raise self._broken("engines", f"the model {name} did not answer its first requests: {error!r}") from error
         self._stage(f"{name} is warm ({time.monotonic() - started_s:.1f} s)")
 
+    def _start_grammar(self) -> None:
+        """Starts what loads the vocabularies, which the engines have fetched by now; nobody waits until it has."""
+        self._grammar_started_s = time.monotonic()
+        arguments = ("--catalog", str(self._path), "--host", _HOST, "--port", str(self._grammar_port))
+        self._spawn("grammar", "deploy.grammar", *arguments, environment=self._for_engines())
+        self._stage("constraints are compiled first in a process of their own")
+
     def _start_gateway(self) -> None:
         environment = {
             "FOVEA_CATALOG": str(self._path),
             "FOVEA_ENGINES_URL": self._engines_url,
+            "FOVEA_GRAMMAR_URL": f"http://{_HOST}:{self._grammar_port}",
             "FOVEA_HOST": _HOST,
             "FOVEA_PORT": str(self._port),
             "FOVEA_DRAIN_DELAY_S": "0",  # nobody routes here who would have to learn of the end first

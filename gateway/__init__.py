@@ -12,12 +12,12 @@ memory.py     how many bytes of bodies the process holds at once
 deadline.py   how long a request may take
 drain.py      how the process ends
 catalog/      the models this deployment serves
-cache/        stored answers, and those that are in the making
 images/       image payloads of a request
+structured/   JSON that is promised: what can be, and whether it was kept
 wire/         OpenAI's shapes
 pipeline/     the straight line from a request to its answer
 upstream/     the engines behind the gateway
-cache/        answers that were given before
+cache/        stored answers, and those that are in the making
 tenants/      who may use the gateway
 telemetry/    metrics and logs
 """

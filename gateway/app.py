@@ -5,7 +5,7 @@ import platform
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import orjson
@@ -42,7 +42,11 @@ from gateway.pipeline.estimate import Estimates
 from gateway.pipeline.generate import Generation
 from gateway.pipeline.images import Images
 from gateway.pipeline.prepare import unknown_model
+from gateway.pipeline.verdicts import StoredVerdicts
 from gateway.settings import Settings
+from gateway.structured.grammar_client import GrammarClient
+from gateway.structured.limits import SchemaLimits
+from gateway.structured.promise import Promises
 from gateway.telemetry.logs import log_event
 from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
 from gateway.telemetry.request import RequestRecord, RequestTelemetry
@@ -81,9 +85,12 @@ def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain,
         HotImages({name: model.concurrency for name, model in catalog.models.items()}),
         tracing,
         catalog.limits.body_bytes,
+        metrics.broken,
     )
     answers = Answers(catalog, generation, results, flights, metrics.cached)
-    chat = ChatCompletions(catalog, images, answers, tracing, settings.request_timeout_s, memory)
+    grammars = GrammarClient(settings.grammar_url, StoredVerdicts(results, catalog), metrics.asked_about_grammar)
+    promises = Promises(_schema_limits(settings))
+    chat = ChatCompletions(catalog, images, promises, grammars, answers, tracing, settings.request_timeout_s, memory)
     estimates = Estimates(catalog, images, settings.request_timeout_s, memory)
     keys = KeyFile(settings.api_keys_file) if settings.api_keys_file else None
     flush = Flush(results, None if keys is None else settings.admins, _cannot_flush(settings))
@@ -101,7 +108,7 @@ def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain,
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with probe.running(), engine, images.workers, redis, aclosing(flights):
+        async with probe.running(), engine, images.workers, redis, grammars, aclosing(flights):
             log_event("gateway_started", version=__version__, models=list(catalog.models))
             if keys is None:
                 log_event("no_api_keys", logging.WARNING, reason="everybody who reaches this address is let in")
@@ -144,6 +151,10 @@ def _cannot_flush(settings: Settings) -> str | None:
     if settings.redis_url is not None or settings.workers == 1:
         return None
     return f"Each of the {settings.workers} workers keeps answers of its own (no FOVEA_REDIS_URL): restart the gateway instead."
+
+
+def _schema_limits(settings: Settings) -> SchemaLimits:
+    return SchemaLimits(**{field.name: getattr(settings, field.name) for field in fields(SchemaLimits)})
 
 
 def _images(settings: Settings) -> Images:

@@ -9,6 +9,8 @@ GatewayError
 │   ├── UnsupportedField        400  a field that exists elsewhere, with what to use instead
 │   ├── InvalidImage            400  an image that cannot be taken
 │   │   └── ImageOverLimit      400  an image, or all of a request's, beyond a limit that the message names
+│   ├── SchemaRefused           400  a schema whose promise could not be kept
+│   │   └── SchemaOverLimit     400  a schema beyond a limit that the message names
 │   ├── InvalidApiKey           401
 │   ├── NotAnAdmin              403
 │   ├── ModelNotFound           404
@@ -23,6 +25,7 @@ GatewayError
 │   └── CacheUnavailable        503  the store of answers could not be flushed
 ├── EngineFailed                502  the engine gave no usable answer
 │   └── EngineErred             502  it lives, and says that it failed on the request, which may be why
+├── IncompleteJson              502  what it answered is not the JSON that was promised
 ├── DeadlineExceeded            504  the answer did not come within the request's deadline
 ├── NotCached                   504  the caller takes stored answers only, and there is none
 └── InternalError               500  ours
@@ -30,7 +33,8 @@ GatewayError
 The caller of a status of 500 and above learns nothing of what is inside; the log does.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 _SHOWN_CHARACTERS = 100
 
@@ -41,16 +45,20 @@ def shortened(text: str) -> str:
 
 
 class GatewayError(Exception):
-    """A request that ends in an error. `message` and `param`, a path such as `messages[0].role`, are for the caller."""
+    """A request that ends in an error.
+
+    `message`, `param`, a path such as `messages[0].role`, and `details`, which a program can read, are for the caller.
+    """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str | None] = "internal_error"
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
+    def __init__(self, message: str, *, param: str | None = None, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.param = None if param is None else shortened(param)
+        self.details = details
 
     @property
     def error_code(self) -> str | None:
@@ -111,6 +119,18 @@ class ImageOverLimit(InvalidImage):
     """An image beyond a limit, which the message names with its value and the image's own."""
 
     code = "image_over_limit"
+
+
+class SchemaRefused(RequestError):
+    """A schema, or what else is to constrain an answer, whose promise could not be kept; the message says what and why."""
+
+    code = "schema_refused"
+
+
+class SchemaOverLimit(SchemaRefused):
+    """A schema beyond a limit, which the message names with its value and the schema's own."""
+
+    code = "schema_over_limit"
 
 
 class InvalidApiKey(RequestError):
@@ -220,6 +240,18 @@ class EngineFailed(GatewayError):
 
 class EngineErred(EngineFailed):
     """The engine lives, and says that it failed on this request: something in it may be why."""
+
+
+class IncompleteJson(GatewayError):
+    """The engine's answer is cut off, or not what was promised; `details` has what was produced."""
+
+    status = 502
+    code = "incomplete_json"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        # It was tried twice where that could help; the SDK would try twice more.
+        return {"x-should-retry": "false"}
 
 
 class DeadlineExceeded(GatewayError):

@@ -40,6 +40,13 @@ class Settings(BaseModel):
             description="Where engines answer: a model's at this address plus `/<model>`, unless its entry says otherwise.",
         ),
     ] = "http://127.0.0.1:8100"
+    grammar_url: Annotated[
+        str | None,
+        Field(
+            pattern=r"^https?://[^/\s]+(/\S*)?$",
+            description="Where `python -m deploy.grammar` answers; without it no constraint is compiled before an engine does.",
+        ),
+    ] = None
     host: Annotated[str, Field(description="The address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="The port to listen on.")] = 8000
     workers: Annotated[int, Field(ge=1, le=64, description="How many processes answer at the port, one core each.")] = 1
@@ -139,6 +146,43 @@ class Settings(BaseModel):
     ] = ()
     image_fetch_s: Annotated[float, Field(gt=0, description="How long fetching one image may take, in seconds.")] = 5.0
     image_fetches: Annotated[int, Field(ge=1, description="How many images are fetched at once, by each worker.")] = 32
+    schema_kib: Annotated[int, Field(ge=1, description="The largest schema, in KiB of JSON.")] = 64
+    schema_values: Annotated[
+        int, Field(ge=1, description="The most members of objects and items of arrays in a schema, as a document.")
+    ] = 8192
+    schema_depth: Annotated[
+        int,
+        Field(ge=1, description="The most levels of objects and arrays in a schema, and of groups in a pattern or grammar."),
+    ] = 32
+    schema_properties: Annotated[
+        int, Field(ge=1, description="The most properties in a schema, with `patternProperties` and places of `prefixItems`.")
+    ] = 1024
+    schema_optional_properties: Annotated[
+        int, Field(ge=0, description="The most properties of one object that are not in its `required`.")
+    ] = 128
+    schema_enum_values: Annotated[int, Field(ge=1, description="The most values of all `enum`, or of `choice`.")] = 2048
+    schema_alternatives: Annotated[
+        int, Field(ge=1, description="The most branches of all `anyOf`, `oneOf` and `allOf` of a schema.")
+    ] = 1024
+    schema_definitions: Annotated[int, Field(ge=0, description="The most definitions in `$defs` and `definitions`.")] = 256
+    schema_references: Annotated[int, Field(ge=0, description="The most `$ref` in a schema.")] = 1024
+    schema_repetitions: Annotated[
+        int, Field(ge=1, description="The largest `minItems`, `maxItems`, `minLength`, `maxLength` and the like.")
+    ] = 4096
+    schema_pattern_characters: Annotated[
+        int, Field(ge=1, description="The most characters of all patterns of a schema that differ.")
+    ] = 8192
+    schema_pattern_repetitions: Annotated[int, Field(ge=1, description="The largest count in a pattern, as in `{1,128}`.")] = (
+        128
+    )
+    schema_positions: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="The most characters and classes of all patterns, counts written out, and of each `maxLength`.",
+        ),
+    ] = 2048
+    schema_grammar_kib: Annotated[int, Field(ge=1, description="The largest grammar of `structured_outputs`, in KiB.")] = 16
 
     @model_validator(mode="after")
     def _strangers_need_keys(self) -> Self:

@@ -13,7 +13,7 @@ from blake3 import blake3
 from gateway.catalog.models import Model
 from gateway.wire.chat import ChatCompletionRequest, EngineImage
 
-KEY_VERSION: Final = 1
+KEY_VERSION: Final = 2
 """Raised with whatever changes what a key stands for, or how an answer is stored."""
 
 HOW_IT_IS_SENT: Final = frozenset({"stream", "stream_options", "stream_interval"})
@@ -78,14 +78,17 @@ def answer_key(
     tenant: str,
     images: Sequence[ImageIdentity],
     request: ChatCompletionRequest,
+    *,
+    room: int | None = None,
 ) -> bytes:
     """The 32 bytes that stand for a question of `tenant` to the model of that `identity`, with its `defaults`.
 
-    `images` are the request's, in its order. Everything in the request keeps its order: tools, and the properties of schemas.
+    `images` are the request's, in its order, and `room` is how many tokens a second answer may have, if the caller says so.
+    Everything in the request keeps its order: tools, and the properties of schemas.
     """
     asked = request.for_engine([EngineImage(f"image:{place}", None) for place in range(len(images))], cache_salt=None)
     seen = {**defaults, **{name: value for name, value in asked.items() if name not in HOW_IT_IS_SENT and name != "model"}}
     known_images = [[digest.hex(), recipe] for digest, recipe in images]
     # One JSON document: nothing of one part can pass for a piece of its neighbour.
-    named = orjson.dumps([KEY_VERSION, tenant, known_images, seen])
+    named = orjson.dumps([KEY_VERSION, tenant, known_images, seen, room])
     return blake3(identity + b"\n" + named).digest()

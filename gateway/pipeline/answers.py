@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -22,8 +22,7 @@ from gateway.memory import Share
 from gateway.pipeline.call import Call
 from gateway.pipeline.generate import Generation
 from gateway.pipeline.prepare import Asked
-from gateway.pipeline.relay import checked_events, send_replay, send_stream, send_whole, whole_body
-from gateway.upstream.engine import EngineAnswer
+from gateway.pipeline.relay import send_replay, send_stream, send_whole
 from gateway.wire.answers import is_known, is_storable, renewed, replay, stored_form
 from gateway.wire.streamed import StreamedAnswer, without_usage
 
@@ -82,7 +81,9 @@ class Answers:
 
     def _address(self, call: Call, images: list[ImageIdentity]) -> Address:
         identity, defaults = self._models[call.model]
-        return Address(call.tenant, call.model, answer_key(identity, defaults, call.tenant, images, call.asked.request))
+        return Address(
+            call.tenant, call.model, answer_key(identity, defaults, call.tenant, images, call.asked.request, room=call.room)
+        )
 
     async def _stored(self, address: Address, control: CacheControl) -> Stored | None:
         """The stored answer, if the caller takes it. One that is not at hand is left to the flight to find."""
@@ -97,11 +98,11 @@ class Answers:
         """From an engine, as fast as the client reads, and for nobody else."""
         headers = self._headers(call, "bypass")
         try:
-            async with self._generation.answer(call, call.share) as answer:
-                if call.asked.stream:
-                    await send_stream(checked_events(call.model, answer), headers, send)
-                else:
-                    await send_whole(await whole_body(call.model, answer), headers, send)
+            if call.asked.stream:
+                async with aclosing(self._generation.events(call, call.share)) as events:
+                    await send_stream(events, headers, send)
+            else:
+                await send_whole(await self._generation.whole(call, call.share), headers, send)
         except EngineErred:
             if not call.record.is_answering:
                 await self._generation.check_images(call)
@@ -226,9 +227,7 @@ class Answers:
     async def _make(self, call: Call, share: Share, flight: Flight) -> Stored | None:
         """Has an engine make the answer, and gives it back if it may be stored."""
         try:
-            async with self._generation.answer(call, share, with_usage=call.asked.stream) as answer:
-                made = _streamed(call, answer, flight) if call.asked.stream else _whole(call, answer, flight)
-                document = await made
+            document = await (self._streamed(call, share, flight) if call.asked.stream else self._whole(call, share, flight))
         except EngineErred:
             if not flight.has_begun:
                 await self._generation.check_images(call)
@@ -237,31 +236,30 @@ class Answers:
         flight.land(kept)
         if kept is None or document is None or _may_be_cut(call.asked, document["usage"]):
             return None
-        return Stored(kept, time.time()) if is_storable(document, wants_json=call.asked.request.wants_json) else None
+        return Stored(kept, time.time()) if is_storable(document) else None
 
+    async def _streamed(self, call: Call, share: Share, flight: Flight) -> dict[str, Any] | None:
+        """Passes on the events, and gives back the answer they are together, if it is known what they say and not too long."""
+        flight.is_streamed = True
+        together = StreamedAnswer()
+        async with aclosing(self._generation.events(call, share, with_usage=True)) as events:
+            async for some in events:
+                await flight.add(some)
+                if flight.is_long:
+                    together = StreamedAnswer()  # of which nothing comes: its beginning is gone
+                else:
+                    together.add(some)
+        return together.whole()
 
-async def _streamed(call: Call, answer: EngineAnswer, flight: Flight) -> dict[str, Any] | None:
-    """Passes on the events, and gives back the answer that they are together, if it is known what they say and not too long."""
-    flight.is_streamed = True
-    together = StreamedAnswer()
-    async for events in checked_events(call.model, answer):
-        await flight.add(events)
-        if flight.is_long:
-            together = StreamedAnswer()  # of which nothing comes: its beginning is gone
-        else:
-            together.add(events)
-    return together.whole()
-
-
-async def _whole(call: Call, answer: EngineAnswer, flight: Flight) -> dict[str, Any] | None:
-    body = await whole_body(call.model, answer)
-    flight.begin_whole(body)
-    return _parsed(body) if len(body) <= SHARED_BYTES else None
+    async def _whole(self, call: Call, share: Share, flight: Flight) -> dict[str, Any] | None:
+        body = await self._generation.whole(call, share)
+        flight.begin_whole(body)
+        return _parsed(body) if len(body) <= SHARED_BYTES else None
 
 
 def _may_be_cut(asked: Asked, usage: Mapping[str, int]) -> bool:
     """vLLM 0.32 says `tool_calls` also of calls that a limit of tokens has cut off, which does not show between two calls."""
-    limit = asked.request.max_completion_tokens or asked.request.max_tokens
+    limit = asked.request.most_tokens
     is_at_limit = limit is not None and usage["completion_tokens"] >= limit
     return asked.request.may_call_tools and (is_at_limit or usage["total_tokens"] >= asked.model.context_tokens)
 

@@ -2,28 +2,37 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from gateway.cache.key import ImageIdentity
 from gateway.images.sized import SizedImage
 from gateway.memory import Share
 from gateway.pipeline.images import told
 from gateway.pipeline.prepare import Asked
+from gateway.structured.promise import Promise
 from gateway.telemetry.request import RequestRecord
+
+RELAXED_HEADER = "x-fovea-schema-relaxed"
+_SHOWN_PLACES = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
     """One request on its way.
 
-    `images` are all here, and their sizes are those that the model gets; nothing of them has been decoded. `headers` are the
-    client's, and `share` counts the bytes that the request holds.
+    `promise` is what its answer has to be. `images` are all here, with the sizes that the model gets; nothing of them
+    has been decoded. `headers` are the client's, and `share` counts the bytes that the request holds. `until_s` is when its
+    caller is gone, by the event loop's clock, and `room` how many tokens a second answer may have, if he says so.
     """
 
     asked: Asked
+    promise: Promise
     images: list[SizedImage]
     headers: Mapping[str, str]
     record: RequestRecord
     share: Share
+    until_s: float
+    room: int | None
 
     @property
     def model(self) -> str:
@@ -47,4 +56,14 @@ class Call:
     @property
     def answer_headers(self) -> dict[str, str]:
         """What the response says about how the request was taken."""
-        return self.asked.headers | told(self.images)
+        return self.asked.headers | relaxed(self.promise) | told(self.images)
+
+
+def relaxed(promise: Promise) -> dict[str, str]:
+    """What the response says of a schema that was relaxed: where, as fragments of a URI (RFC 6901)."""
+    places = [quote(f"#{finding.pointer}", safe="#/~!$&'()*+;=:@?") for finding in promise.checked_after]
+    if not places:
+        return {}
+    shown = places[:_SHOWN_PLACES]
+    more = [] if len(shown) == len(places) else [f"and {len(places) - len(shown)} more"]
+    return {RELAXED_HEADER: ", ".join([*shown, *more])}

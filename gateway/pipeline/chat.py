@@ -14,7 +14,7 @@ from gateway.body import ClientDisconnected, read_body
 from gateway.cache.policy import HEADER as CACHE_CONTROL
 from gateway.catalog.models import Catalog
 from gateway.deadline import Patience, requested_timeout_s
-from gateway.errors import BodyTooSlow, DeadlineExceeded, GatewayError
+from gateway.errors import BodyTooSlow, DeadlineExceeded, GatewayError, SchemaRefused
 from gateway.images.sized import SizedImage
 from gateway.memory import BodyMemory, Share
 from gateway.pipeline.answers import Answers
@@ -23,6 +23,9 @@ from gateway.pipeline.hang_up import ending_with_client
 from gateway.pipeline.images import Images, fitted
 from gateway.pipeline.prepare import Asked, understood
 from gateway.pipeline.relay import end_stream
+from gateway.pipeline.second_try import requested_room
+from gateway.structured.grammar_client import GrammarClient
+from gateway.structured.promise import Promise, Promises
 from gateway.telemetry.request import RequestRecord
 from gateway.telemetry.tracing import Tracing, tell_end
 from gateway.wire.errors import error_response
@@ -38,6 +41,8 @@ class ChatCompletions:
 
     catalog: Catalog
     images: Images
+    promises: Promises
+    grammars: GrammarClient
     answers: Answers
     tracing: Tracing
     request_timeout_s: float
@@ -66,15 +71,23 @@ class ChatCompletions:
                 body = await read_body(headers, receive, self.catalog.limits.body_bytes, share)
             with self.tracing.step("prepare"):
                 asked = understood(body, self.catalog, self.images.limits)
+                promise = await self.promises.of(asked.request)
+                room = requested_room(headers)
             record.routed(asked.request.model, stream=asked.stream)
             timeout_s = min(timeout_s, asked.model.longest_answer_s)
-            patience.until(started_s + timeout_s, DeadlineExceeded(f"The answer did not come within {timeout_s:g} s."))
+            until_s = started_s + timeout_s
+            patience.until(until_s, DeadlineExceeded(f"The answer did not come within {timeout_s:g} s."))
             with ending_with_client(receive, patience):
-                await self._answer(asked, headers, record, share, send)
+                await self._compiles(asked.request.model, promise)
+                images = await self._images(asked, share) if asked.images else []
+                await self.answers.answer(Call(asked, promise, images, headers, record, share, until_s, room), send)
 
-    async def _answer(self, asked: Asked, headers: Mapping[str, str], record: RequestRecord, share: Share, send: Send) -> None:
-        images = await self._images(asked, share) if asked.images else []
-        await self.answers.answer(Call(asked, images, headers, record, share), send)
+    async def _compiles(self, model: str, promise: Promise) -> None:
+        """Passes what engines can compile in time, as far as it can be found out. Raises SchemaRefused."""
+        for param, constraint in promise.constraints.items():
+            reason = await self.grammars.verdict(model, constraint)
+            if reason is not None:
+                raise SchemaRefused(f"'{param}' cannot be compiled for the engine: {reason}", param=param)
 
     async def _images(self, asked: Asked, share: Share) -> list[SizedImage]:
         with self.tracing.step("images"):

@@ -1,8 +1,16 @@
 """An answer from an engine: images made ready, the request rendered, and the engine asked."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    nullcontext,
+)
+from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.errors import EngineErred, ImageOverLimit
@@ -11,10 +19,16 @@ from gateway.memory import Share
 from gateway.pipeline.call import Call
 from gateway.pipeline.images import Images
 from gateway.pipeline.prepare import Pieces, rendered
+from gateway.pipeline.relay import checked_events, kept_events, whole_body
+from gateway.pipeline.second_try import Room, incomplete, second_try
+from gateway.structured.kept import BrokenPromise, check_whole
 from gateway.telemetry.request import REQUEST_ID_HEADER
 from gateway.telemetry.tracing import Tracing
 from gateway.upstream.affinity import HotImages
 from gateway.upstream.engine import Engine, EngineAnswer
+
+CountBroken = Callable[[str, str, bool], None]
+"""Is told of each answer that was not as promised: its model, the reason, and whether the engine is asked once more."""
 
 Ask = Callable[[], AbstractAsyncContextManager[EngineAnswer]]
 
@@ -29,16 +43,73 @@ class Generation:
     hot: HotImages
     tracing: Tracing
     limit_bytes: int
+    count: CountBroken
+
+    async def whole(self, call: Call, share: Share) -> bytes:
+        """The engine's answer to a call that wants no stream: a JSON object, and as promised.
+
+        What is made for it is counted in `share`. Raises IncompleteJson, InvalidImage, ImageOverLimit, Overloaded, and what
+        `Engine.complete` and the relay raise.
+        """
+        began_s = asyncio.get_running_loop().time()
+        try:
+            return await self._whole(call, share, None)
+        except BrokenPromise as error:
+            first = error.broken
+        room = second_try(call, first, began_s)
+        self.count(call.model, first.reason, room is not None)
+        if room is None:
+            raise incomplete(first, tries=1)
+        try:
+            return await self._whole(call, share, room)
+        except BrokenPromise as error:
+            self.count(call.model, error.broken.reason, False)
+            raise incomplete(error.broken, tries=2) from None
+
+    async def events(self, call: Call, share: Share, *, with_usage: bool = False) -> AsyncGenerator[bytes, None]:
+        """The events of the engine's answer as they come, one or more at a time, of a stream that keeps its promise to its end.
+
+        `with_usage` asks for the count of tokens at the end, whether or not the caller has. Raises as `whole` does.
+        """
+        began_s = asyncio.get_running_loop().time()
+        said = False
+        tries, room = 1, None
+        while True:
+            try:
+                async with aclosing(self._events(call, share, room, with_usage=with_usage)) as events:
+                    async for some in events:
+                        said = True
+                        yield some
+                return
+            except BrokenPromise as error:
+                broken = error.broken
+            room = None if said or tries > 1 else second_try(call, broken, began_s)
+            self.count(call.model, broken.reason, room is not None)
+            if room is None:
+                raise incomplete(broken, tries)
+            tries += 1
+
+    async def _whole(self, call: Call, share: Share, room: Room | None) -> bytes:
+        async with self._answer(call, share, room) as answer:
+            body = await whole_body(call.model, answer)
+        if not call.promise.is_any:
+            check_whole(call.promise, body)
+        return body
+
+    async def _events(self, call: Call, share: Share, room: Room | None, *, with_usage: bool) -> AsyncGenerator[bytes, None]:
+        async with self._answer(call, share, room, with_usage=with_usage) as answer:
+            events = checked_events(call.model, answer)
+            async for some in events if call.promise.is_any else kept_events(call.promise, events):
+                yield some
 
     @asynccontextmanager
-    async def answer(self, call: Call, share: Share, *, with_usage: bool = False) -> AsyncIterator[EngineAnswer]:
-        """The engine's answer as it comes; leaving the block ends the request there.
-
-        What is made for it is counted in `share`. `with_usage` asks for the count of tokens at the end of a stream, whether or
-        not the caller has. Raises InvalidImage, ImageOverLimit, Overloaded, and what `Engine.complete` raises.
-        """
+    async def _answer(
+        self, call: Call, share: Share, room: Room | None, *, with_usage: bool = False
+    ) -> AsyncIterator[EngineAnswer]:
+        """The engine's answer as it comes; leaving the block ends the request there."""
         uuids, replaced = await self._images(call, share) if call.images else ([], [])
-        body = rendered(call.asked, replaced, uuids, self.ids.salt(call.tenant), with_usage=with_usage)
+        asked = replace(call.asked, request=call.promise.constrained if room is None else room.given(call.promise.constrained))
+        body = rendered(asked, replaced, uuids, self.ids.salt(call.tenant), with_usage=with_usage)
         self._check_size(body)
         with self._session(call, uuids) as session, self.tracing.engine_call(call.model, call.headers) as trace_headers:
             headers = {REQUEST_ID_HEADER: call.record.request_id, **trace_headers}

@@ -1,10 +1,12 @@
 """The last step: an answer to the client, whole or as a stream whose end is never silent."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from starlette.types import Send
 
 from gateway.errors import EngineFailed, GatewayError
+from gateway.structured.kept import BrokenPromise, KeptStream, split_events
+from gateway.structured.promise import Promise
 from gateway.upstream.engine import EngineAnswer
 from gateway.upstream.failures import failure_in_answer
 from gateway.wire.sse import error_event, says_done, until_error, whole_events
@@ -25,7 +27,7 @@ async def whole_body(model: str, answer: EngineAnswer) -> bytes:
     return body
 
 
-async def checked_events(model: str, answer: EngineAnswer) -> AsyncIterator[bytes]:
+async def checked_events(model: str, answer: EngineAnswer) -> AsyncGenerator[bytes, None]:
     """The answer's events, one or more at a time.
 
     Raises GatewayError: it is no stream, an event is the engine's error, or the answer ended without its end.
@@ -44,6 +46,28 @@ async def checked_events(model: str, answer: EngineAnswer) -> AsyncIterator[byte
             raise failure_in_answer(model, error)
     if not done:
         raise EngineFailed("The stream ended before the answer did.")
+
+
+async def kept_events(promise: Promise, events: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The events up to one that breaks the promise; nothing comes before there is something of the answer in them.
+
+    Raises BrokenPromise, and what `events` raises.
+    """
+    keeper = KeptStream(promise)
+    held: list[bytes] = []
+    says_something = False
+    async for some in events:
+        for event in split_events(some):
+            try:
+                says_something = keeper.check(event) or says_something
+            except BrokenPromise:
+                if says_something and held:
+                    yield b"".join(held)
+                raise
+            held.append(event)
+        if says_something:
+            yield b"".join(held)
+            held.clear()
 
 
 async def send_whole(body: bytes, headers: Mapping[str, str], send: Send) -> None:

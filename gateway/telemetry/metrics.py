@@ -59,6 +59,12 @@ class Metrics:
             ("model", "result"),
             registry=self.registry,
         )
+        self.broken_answers = Counter(
+            "fovea_broken_answers",
+            "Answers of engines that were not as promised, by why, and by what became of them: asked_again or error.",
+            ("model", "reason", "became"),
+            registry=self.registry,
+        )
         self.cache_failures = Counter(
             "fovea_cache_store_failures",
             "Questions to Redis that failed; the requests they were for went on without.",
@@ -69,6 +75,12 @@ class Metrics:
             "fovea_cache_breaker_open", "Workers that leave Redis alone for now, because it did not answer."
         )
         self.cache_memory_bytes = self._gauge("fovea_cache_memory_bytes", "Bytes of answers in the workers' own memory.")
+        self.grammar_questions = Counter(
+            "fovea_grammar_questions",
+            "Constraints that the compiling process was asked about: accepted, refused, or unavailable, which lets them pass.",
+            ("result",),
+            registry=self.registry,
+        )
         self.model_available = Gauge(
             "fovea_model_available",
             "Whether engines of the model answer: 1, or 0.",
@@ -106,6 +118,14 @@ class Metrics:
     def cache_failed(self, operation: str, reason: str) -> None:
         """Counts a question to Redis that failed."""
         self.cache_failures.labels(operation, reason).inc()
+
+    def broken(self, model: str, reason: str, is_asked_again: bool) -> None:  # noqa: FBT001  # it is what happened
+        """Counts an answer that was not as promised."""
+        self.broken_answers.labels(model, reason, "asked_again" if is_asked_again else "error").inc()
+
+    def asked_about_grammar(self, result: str) -> None:
+        """Counts a question to the process that compiles constraints."""
+        self.grammar_questions.labels(result).inc()
 
     def exposition(self) -> bytes:
         """All instruments, of all workers, in the Prometheus text format."""

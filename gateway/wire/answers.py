@@ -88,13 +88,11 @@ class _Choice(Known):
     stop_reason: int | str | None = None
     token_ids: list[int] | None = None
 
-    def is_whole(self, *, wants_json: bool) -> bool:
+    def is_whole(self) -> bool:
         calls = self.message.tool_calls or ()
         if self.finish_reason not in _WHOLE:
             return False
         if not calls and self.finish_reason == "tool_calls":
-            return False
-        if wants_json and not calls and not _is_json(self.message.content or ""):
             return False
         # vLLM says tool_calls of an unstreamed call that was cut off, too.
         return all(_is_json(call.function.arguments) for call in calls)
@@ -118,13 +116,10 @@ def is_known(document: Any) -> bool:
     return _known(document) is not None
 
 
-def is_storable(document: Any, *, wants_json: bool) -> bool:
-    """Whether `document` is an answer that may be given again: known, whole, and no error.
-
-    With `wants_json`, its texts have to be JSON too. Never raises.
-    """
+def is_storable(document: Any) -> bool:
+    """Whether `document` is an answer that may be given again: known, whole, and no error. Never raises."""
     answer = _known(document)
-    return answer is not None and all(choice.is_whole(wants_json=wants_json) for choice in answer.choices)
+    return answer is not None and all(choice.is_whole() for choice in answer.choices)
 
 
 def _known(document: Any) -> _Answer | None:

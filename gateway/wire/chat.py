@@ -416,11 +416,9 @@ class ChatCompletionRequest(_Wire):
         return bool(self.tools) and self.tool_choice != "none"
 
     @property
-    def wants_json(self) -> bool:
-        """Whether the words of the answer are to be JSON."""
-        if self.structured_outputs is not None:
-            return self.structured_outputs.json_schema is not None or self.structured_outputs.json_object is not None
-        return self.response_format is not None and not isinstance(self.response_format, TextFormat)
+    def most_tokens(self) -> int | None:
+        """How many tokens the answer may have, as the caller says; where both fields do, vLLM takes the newer one."""
+        return self.max_completion_tokens or self.max_tokens
 
     def images(self) -> list[tuple[str, ImageUrl]]:
         """Each image, with its place written as OpenAI writes it, in the order of the request."""

@@ -10,9 +10,8 @@ from gateway.errors import GatewayError
 
 def error_document(error: GatewayError) -> dict[str, Any]:
     """What the caller gets to read of `error`."""
-    return {
-        "error": {"message": error.message, "type": error.type, "param": error.param, "code": error.error_code},
-    }
+    document = {"message": error.message, "type": error.type, "param": error.param, "code": error.error_code}
+    return {"error": document if error.details is None else document | {"details": dict(error.details)}}
 
 
 def error_response(error: GatewayError) -> Response:

@@ -35,7 +35,8 @@ def test_every_stage_is_told_with_its_time(stack: Stack) -> None:
     if not isinstance(stack, OwnStack):
         pytest.skip("--stack does not tell where its output is")
     said = stack.output.read_text()
-    for stage in ("Ray is up", "small is up", "large is up", "small is warm", "large is warm", "the gateway answers at"):
+    stages = ("Ray is up", "small is up", "large is up", "small is warm", "large is warm", "constraints are compiled first")
+    for stage in (*stages, "the gateway answers at"):
         line = next(line for line in said.splitlines() if stage in line)
         assert line.split()[1] == "s"
     assert f"curl {stack.url}/v1/chat/completions" in said
@@ -48,7 +49,7 @@ def test_nothing_listens_beyond_this_machine(stack: Stack) -> None:
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]
-    assert len(listening) > 10, "Ray, HAProxy, replicas and the gateway were looked at"
+    assert len(listening) > 11, "Ray, HAProxy, replicas, what compiles constraints and the gateway were looked at"
     assert [(name, address) for name, address in listening if address.ip not in LOOPBACK] == []
 
 

@@ -150,7 +150,7 @@ def both(serving: Serving, steps: list[Step], **asked: Any) -> tuple[dict[str, A
     events = asyncio.run(serving.streamed(steps, **asked))
     told = whole_answer(events)
     assert told is not None, events
-    assert is_storable(told, wants_json=False)
+    assert is_storable(told)
     again = whole_answer([replay(stored_form(told), told["id"], told["created"], include_usage=True)])
     assert again == told
     assert b"".join(map(without_usage, events)).count(b"data: ") == b"".join(events).count(b"data: ") - 1

@@ -44,7 +44,10 @@ def seen(document: Document) -> list[str]:
     kept = {name: value for name, value in document.items() if name not in others}
     kept["messages"] = [_seen_message(message, document["model"]) for message in document["messages"]]
     digest = hashlib.sha256(json.dumps(kept).encode()).hexdigest()
-    if "response_format" in document or "json" in document.get("structured_outputs", {}):
+    constraint = document.get("structured_outputs", {})
+    if "choice" in constraint:
+        return [constraint["choice"][0]]
+    if "response_format" in document or "json" in constraint:
         return ['{"digest": ', f'"{digest}"}}']
     return [digest[:32], digest[32:]]
 
@@ -188,6 +191,14 @@ def schema(name: str = "s", form: Document | None = None, **more: Any) -> Docume
     return {"type": "json_schema", "json_schema": {"name": name, "schema": form or properties("digest")} | more}
 
 
+VALUES: list[Any] = [1, 1.0, True, "1", None, []]
+
+
+def beside(value: Any) -> Document:
+    """A schema whose objects may have this value beside the digest."""
+    return properties("digest") | {"properties": {"digest": {"type": "string"}, "kind": {"enum": [value]}}}
+
+
 HI = {"role": "user", "content": "Hi."}
 TWO_TOOLS = [tool("look"), tool("leap")]
 
@@ -220,16 +231,9 @@ FIELDS: dict[str, list[Document]] = {
         {"response_format": schema(description="Say it.")},
         {"response_format": schema(description="Tell it.")},
         {"response_format": schema(strict=True)},
-        {"response_format": schema(form=properties("a", "b"))},
-        {"response_format": schema(form=properties("b", "a"))},
-        {"response_format": schema(form=properties("a", "b", title="T"))},
-        {"response_format": schema(form={"properties": properties("a", "b")["properties"], "type": "object"})},
-        {"response_format": schema(form={"enum": [1, {}]})},
-        {"response_format": schema(form={"enum": [1.0, {}]})},
-        {"response_format": schema(form={"enum": [True, {}]})},
-        {"response_format": schema(form={"enum": ["1", {}]})},
-        {"response_format": schema(form={"enum": [None, {}]})},
-        {"response_format": schema(form={"enum": [[], {}]})},
+        {"response_format": schema(form=properties("digest", "a", "b"))},
+        {"response_format": schema(form=properties("digest", "b", "a"))},
+        *({"response_format": schema(form=beside(value))} for value in VALUES),
     ],
     "seed": [{}, {"seed": 0}, {"seed": 1}, {"seed": -1}, {"seed": 2**53}, {"seed": 2**53 + 1}],
     "stop": [{}, {"stop": "a"}, {"stop": ["a", "b"]}, {"stop": ["b", "a"]}, {"stop": ["ab"]}, {"stop": ["a,b"]}],
@@ -281,13 +285,13 @@ FIELDS: dict[str, list[Document]] = {
     "stop_token_ids": [{}, {"stop_token_ids": [1]}, {"stop_token_ids": [1, 2]}, {"stop_token_ids": [12]}],
     "structured_outputs": [
         {},
-        {"structured_outputs": {"regex": "a|b"}},
+        {"structured_outputs": {"regex": "a|[0-9a-f]+"}},
         {"structured_outputs": {"grammar": "a|b"}},
         {"structured_outputs": {"choice": ["a", "b"]}},
         {"structured_outputs": {"choice": ["b", "a"]}},
         {"structured_outputs": {"choice": ["a|b"]}},
-        {"structured_outputs": {"json": properties("a", "b")}},
-        {"structured_outputs": {"json": properties("b", "a")}},
+        {"structured_outputs": {"json": properties("digest", "a", "b")}},
+        {"structured_outputs": {"json": properties("digest", "b", "a")}},
     ],
     "thinking_token_budget": [{}, {"thinking_token_budget": 5}, {"thinking_token_budget": 6}],
     "top_k": [{}, {"top_k": 5}, {"top_k": 6}],

@@ -484,7 +484,10 @@ def test_an_answer_that_is_not_the_json_it_should_be_is_not_kept(
 ) -> None:
     engine.answer = Speech(engine, always(*text))
     document = question(stream=stream, **json_wanted(form))
-    assert asked(caller, engine, document, None, None) == (["miss", "miss"], 2)
+    errors = [caller.ask(document).error for _ in range(2)]
+    assert [error["code"] for error in errors if error is not None] == ["incomplete_json"] * 2
+    engine.answer = Speech(engine, always('{"a": ', "1", "}"))
+    assert [caller.ask(document).cache for _ in range(2)] == ["miss", "hit"]
 
 
 @CONTROLS

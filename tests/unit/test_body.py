@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.body import Cut, cut, splice
+from gateway.body import Cut, cut, parse_document, splice
+from gateway.errors import BodyTooLarge
 
 PAYLOAD = base64.b64encode(bytes(range(256)) * 5).decode()
 URL = f"data:image/png;base64,{PAYLOAD}"
@@ -161,3 +162,17 @@ def test_padding_is_known_at_the_end_only_also_between_blocks() -> None:
 def test_of_very_many_strings_that_begin_like_images_the_first_are_looked_at() -> None:
     body = json.dumps({"a": ["data:"] * 2000, "b": {"url": URL}}).encode()
     assert cut(body) == Cut(body, {}), "what comes later is left to the full parser"
+
+
+@pytest.mark.parametrize(
+    "unit", ["{},", "[],", "1,", '"ab",', '{"a":1},'], ids=["objects", "arrays", "numbers", "strings", "pairs"]
+)
+def test_a_document_of_very_many_values_is_refused_before_it_is_parsed(unit: str) -> None:
+    body = b'{"x":[' + unit.encode() * (200_000 // sum(unit.count(mark) for mark in "{}[],:")) + b"1]}"
+    with pytest.raises(BodyTooLarge, match="more than 200000"):
+        parse_document(body)
+
+
+def test_words_and_escaped_images_are_no_values() -> None:
+    for text in ("A defect of the surface, 3 mm wide. " * 100_000, PAYLOAD.replace("/", "\\/") * 4_000):
+        assert len(parse_document(f'{{"text":"{text}"}}'.encode())["text"]) > 3_000_000

@@ -1,6 +1,9 @@
+from dataclasses import fields
+
 import pytest
 
-from gateway.settings import SettingsError, read_settings
+from gateway.settings import Settings, SettingsError, read_settings
+from gateway.structured.limits import SchemaLimits
 
 
 def test_settings_come_from_the_variables_with_the_prefix() -> None:
@@ -35,3 +38,9 @@ def test_a_wrong_variable_is_named(environment: dict[str, str], said: str) -> No
     with pytest.raises(SettingsError) as error:
         read_settings(environment)
     assert said in str(error.value)
+
+
+def test_the_limits_of_schemas_are_settings_with_the_same_defaults() -> None:
+    limits = SchemaLimits()
+    told = {name: field.default for name, field in Settings.model_fields.items() if name.startswith("schema_")}
+    assert told == {field.name: getattr(limits, field.name) for field in fields(limits)}

@@ -109,7 +109,7 @@ def test_usage_on_the_way_is_of_no_account() -> None:
 def test_a_length_that_was_reached_is_told_and_not_stored() -> None:
     told = whole(ROLE, chunk(delta(content="a", finish_reason="length")), USAGE)
     assert told is not None
-    assert not is_storable(told, wants_json=False)
+    assert not is_storable(told)
 
 
 CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -193,7 +193,7 @@ def spoilt(draw: st.DrawFn) -> bytes:
 @given(spoilt() | st.binary())
 def test_whatever_an_engine_streams_is_an_answer_or_nothing(events: bytes) -> None:
     told = whole_answer([events])
-    assert told is None or isinstance(is_storable(told, wants_json=False), bool)
+    assert told is None or isinstance(is_storable(told), bool)
     assert isinstance(without_usage(events), bytes)
 
 
