@@ -44,7 +44,8 @@ def _derived_engine_args(model: Model, hardware: Hardware) -> dict[str, Any]:
         "max_num_seqs": limits.max_num_seqs,
         "max_num_queued_reqs": limits.max_num_queued_reqs,
         # One backend for good: with `auto`, vLLM keeps the one of the first request that is structured, and compiles
-        # schemas with it that were meant for another. Without any-whitespace a model cannot loop on blanks.
+        # schemas with it that were meant for another. Without any-whitespace a model cannot loop on blanks, but for
+        # the arguments of calls: vLLM 0.32 compiles those with whitespace.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         # Sampling defaults are vLLM's own, not what a model's repository happens to carry.
         "generation_config": "vllm",

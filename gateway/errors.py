@@ -68,6 +68,11 @@ class GatewayError(Exception):
     def headers(self) -> dict[str, str]:
         return {}
 
+    @property
+    def logged(self) -> str:
+        """What the log says of it."""
+        return self.message
+
 
 class RequestError(GatewayError):
     """The caller can mend it."""
@@ -247,6 +252,11 @@ class IncompleteJson(GatewayError):
 
     status = 502
     code = "incomplete_json"
+
+    @property
+    def logged(self) -> str:
+        """Not its message, which has words of the answer."""
+        return f"incomplete_json: {(self.details or {}).get('reason')}"
 
     @property
     def headers(self) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A request that is understood and measured: what every way to its answer begins with."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -13,7 +14,7 @@ from gateway.structured.promise import Promise
 from gateway.telemetry.request import RequestRecord
 
 RELAXED_HEADER = "x-fovea-schema-relaxed"
-_SHOWN_PLACES = 20
+_SHOWN_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +65,8 @@ def relaxed(promise: Promise) -> dict[str, str]:
     places = [quote(f"#{finding.pointer}", safe="#/~!$&'()*+;=:@?") for finding in promise.checked_after]
     if not places:
         return {}
-    shown = places[:_SHOWN_PLACES]
+    # Longer headers are not taken by everybody.
+    lengths = itertools.accumulate(len(place) + 2 for place in places)
+    shown = [place for place, length in zip(places, lengths, strict=True) if length <= _SHOWN_CHARACTERS]
     more = [] if len(shown) == len(places) else [f"and {len(places) - len(shown)} more"]
     return {RELAXED_HEADER: ", ".join([*shown, *more])}

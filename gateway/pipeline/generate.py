@@ -27,6 +27,9 @@ from gateway.telemetry.tracing import Tracing
 from gateway.upstream.affinity import HotImages
 from gateway.upstream.engine import Engine, EngineAnswer
 
+_CHECKED_AT_ONCE_BYTES = 64 * 1024
+"""What is longer takes more than 5 ms, and takes turns with the event loop in a thread."""
+
 CountBroken = Callable[[str, str, bool], None]
 """Is told of each answer that was not as promised: its model, the reason, and whether the engine is asked once more."""
 
@@ -63,8 +66,9 @@ class Generation:
         try:
             return await self._whole(call, share, room)
         except BrokenPromise as error:
-            self.count(call.model, error.broken.reason, False)
-            raise incomplete(error.broken, tries=2) from None
+            second = error.broken
+        self.count(call.model, second.reason, False)
+        raise incomplete(second, tries=2)
 
     async def events(self, call: Call, share: Share, *, with_usage: bool = False) -> AsyncGenerator[bytes, None]:
         """The events of the engine's answer as they come, one or more at a time, of a stream that keeps its promise to its end.
@@ -93,7 +97,10 @@ class Generation:
         async with self._answer(call, share, room) as answer:
             body = await whole_body(call.model, answer)
         if not call.promise.is_any:
-            check_whole(call.promise, body)
+            if len(body) <= _CHECKED_AT_ONCE_BYTES:
+                check_whole(call.promise, body)
+            else:
+                await asyncio.to_thread(check_whole, call.promise, body)
         return body
 
     async def _events(self, call: Call, share: Share, room: Room | None, *, with_usage: bool) -> AsyncGenerator[bytes, None]:

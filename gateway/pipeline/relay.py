@@ -55,17 +55,18 @@ async def kept_events(promise: Promise, events: AsyncIterator[bytes]) -> AsyncGe
     """
     keeper = KeptStream(promise)
     held: list[bytes] = []
-    says_something = False
+    says_something = has_begun = False
     async for some in events:
         for event in split_events(some):
             try:
                 says_something = keeper.check(event) or says_something
             except BrokenPromise:
-                if says_something and held:
+                if has_begun and held:
                     yield b"".join(held)
                 raise
             held.append(event)
         if says_something:
+            has_begun = True
             yield b"".join(held)
             held.clear()
 

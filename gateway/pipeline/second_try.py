@@ -60,7 +60,7 @@ def _room(call: Call, broken: Broken) -> Room | None:
         return Room()
     request = call.asked.request
     if call.room is not None and request.most_tokens is not None and call.room > request.most_tokens:
-        return Room(call.room)
+        return Room(min(call.room, call.asked.model.context_tokens))
     # Another sample may be shorter; the same one is not.
     return None if request.temperature == 0 or request.seed is not None else Room()
 

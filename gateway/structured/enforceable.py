@@ -54,9 +54,16 @@ def enforceable(schema: Mapping[str, Any], *, strict: bool) -> Enforceable:
     findings.check(strict=strict)
     possible = _possible(shapes.of)
     if ("",) not in possible:
-        findings.hopeless("", "", "Nothing can ever fit it: its parts exclude each other, or it goes on without end.")
+        findings.hopeless(
+            "",
+            "",
+            "Nothing can be promised to fit it: its parts exclude each other, numbers are beyond 10^15, or it never ends.",
+        )
         findings.check(strict=strict)
-    return Enforceable(_Writer(shapes.of, possible).schema(), findings.relaxed)
+    try:
+        return Enforceable(_Writer(shapes.of, possible).schema(), findings.relaxed)
+    except patterns.PatternRefused as error:
+        raise Unenforceable((Finding("", "", error.reason, error.rewrite),)) from None
 
 
 def _possible(shapes: Mapping[Key, tuple[Shape, ...]]) -> set[Key]:

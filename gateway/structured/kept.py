@@ -1,5 +1,6 @@
 """Whether an answer is what was promised: judged whole, or as it streams in."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +16,13 @@ CUT = "length"
 """The reason of an answer that a limit of tokens has cut off, as `finish_reason` says it."""
 
 _NONSENSE = "not_an_answer"
+_NO_CALL = "no_call"
+_BY_ITSELF = ("stop", "tool_calls")
+"""How an answer ends that nobody cut off."""
 _DONE = b"[DONE]"
-_CLOSES = ("}", "]")
+_EVENT_END = re.compile(rb"\r?\n\r?\n")
+
+_NOT_UNDERSTOOD = (ValueError, TypeError, KeyError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +48,10 @@ def check_whole(promise: Promise, body: bytes) -> None:
     """Passes a `chat.completion` document that is as promised. Raises BrokenPromise."""
     try:
         choices = [_Said.of_choice(choice) for choice in orjson.loads(body)["choices"]]
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise _nonsense("The engine's answer is no chat completion.", body) from None
+    except _NOT_UNDERSTOOD:
+        raise _nonsense("The engine's answer is no chat completion.") from None
     if not choices:
-        raise _nonsense("The engine's answer has no choices.", body)
+        raise _nonsense("The engine's answer has no choices.")
     for number, said in enumerate(choices):
         said.check(promise, number)
 
@@ -60,6 +66,7 @@ class KeptStream:
         self._promise = promise
         self._said: dict[int, _Said] = {}
         self._ended: set[int] = set()
+        self._is_done = False
 
     def check(self, event: bytes) -> bool:
         """Passes one whole event, and says whether anything of the answer's is in it.
@@ -69,22 +76,28 @@ class KeptStream:
         try:
             # A list: each of them is taken in, whatever the first one says.
             return any([self._take(data) for data in event_data(event)])  # noqa: C419
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise _nonsense("An event of the engine's stream is none of a chat completion.", event) from None
+        except _NOT_UNDERSTOOD:
+            raise _nonsense("An event of the engine's stream is none of a chat completion.") from None
 
     def _take(self, data: bytes) -> bool:
+        if self._is_done:
+            raise _nonsense("The engine's stream went on after its end.")
         if data == _DONE:
             if not self._said or self._said.keys() - self._ended:
-                raise _nonsense("The engine's stream ended before its answer did.", data)
+                raise _nonsense("The engine's stream ended before its answer did.")
+            self._is_done = True
             return True
         return any([self._take_choice(choice) for choice in orjson.loads(data)["choices"]])  # noqa: C419  # as above
 
     def _take_choice(self, choice: Mapping[str, Any]) -> bool:
         number = choice["index"]
         said = self._said.setdefault(number, _Said())
-        says_something = said.grow(self._promise, number, choice.get("delta") or {})
-        said.finish_reason = choice.get("finish_reason") or ""
-        if said.finish_reason:
+        delta = choice.get("delta") or {}
+        if number in self._ended and any(delta.values()):
+            raise _nonsense("The engine's stream says more of a choice that had ended.")
+        says_something = said.grow(self._promise, number, delta)
+        said.finish_reason = said.finish_reason or choice.get("finish_reason") or ""
+        if said.finish_reason and number not in self._ended:
             self._ended.add(number)
             said.check(self._promise, number)
         return says_something or bool(said.finish_reason)
@@ -110,19 +123,20 @@ class _Said:
     @classmethod
     def of_choice(cls, choice: Mapping[str, Any]) -> "_Said":
         message = choice["message"]
-        said = cls([message.get("content") or ""], refuses=bool(message.get("refusal")))
+        said = cls([_text(message.get("content") or "")], refuses=bool(message.get("refusal")))
         said.finish_reason = choice.get("finish_reason") or ""
         for number, call in enumerate(message.get("tool_calls") or ()):
-            said.calls[number] = _Call(call["function"]["name"], [call["function"]["arguments"]])
+            said.calls[number] = _Call(_text(call["function"]["name"]), [_text(call["function"]["arguments"])])
         return said
 
     def grow(self, promise: Promise, number: int, delta: Mapping[str, Any]) -> bool:
         """Takes in what a delta says, and tells whether it says anything."""
         self.refuses = self.refuses or bool(delta.get("refusal"))
-        text = delta.get("content") or ""
+        text = _text(delta.get("content") or "")
         self.content.append(text)
-        if text and promise.is_json:
-            self._raise(self.flow.add(text), number, "".join(self.content))
+        fault = self.flow.add(text) if text and promise.is_json else None
+        if fault is not None:
+            raise self._broken(fault, number, "".join(self.content))
         for call_delta in delta.get("tool_calls") or ():
             self._grow_call(call_delta, number)
         return any(value for name, value in delta.items() if name != "role")
@@ -130,46 +144,63 @@ class _Said:
     def _grow_call(self, delta: Mapping[str, Any], number: int) -> None:
         call = self.calls.setdefault(delta["index"], _Call())
         function = delta.get("function") or {}
-        call.name = call.name or function.get("name") or ""
-        arguments = function.get("arguments") or ""
+        call.name = call.name or _text(function.get("name") or "")
+        arguments = _text(function.get("arguments") or "")
         call.arguments.append(arguments)
-        if arguments:
-            self._raise(call.flow.add(arguments), number, "".join(call.arguments), call.name)
+        fault = call.flow.add(arguments) if arguments else None
+        if fault is not None:
+            raise self._broken(fault, number, "".join(call.arguments), call.name)
 
     def check(self, promise: Promise, number: int) -> None:
         """Passes what is as promised, now that it has ended. Raises BrokenPromise."""
         for call in self.calls.values():
             arguments = "".join(call.arguments)
-            self._raise(promise.fault_of_call(call.name, arguments), number, arguments, call.name)
-        if not self.calls and not self.refuses and promise.content is not None:
-            text = "".join(self.content)
-            self._raise(promise.content.fault(text), number, text)
-            # Half a number is a number, and half a choice may be another one: only brackets say that all of it is there.
-            if self.finish_reason == CUT and not (promise.is_json and text.rstrip().endswith(_CLOSES)):
-                raise BrokenPromise(Broken(number, CUT, "", _said_of_cut(text), text))
+            fault = promise.fault_of_call(call.name, arguments)
+            if fault is not None:
+                raise self._broken(fault, number, arguments, call.name)
+        text = "".join(self.content)
+        says_otherwise = (self.calls and promise.arguments is not None) or self.refuses
+        if text.strip() or not says_otherwise:
+            self._check_text(promise, number, text)
 
-    def _raise(self, fault: Fault | None, number: int, text: str, call: str = "") -> None:
-        if fault is None:
+    def _check_text(self, promise: Promise, number: int, text: str) -> None:
+        if promise.must_call and not self.calls:
+            reason = CUT if self.finish_reason == CUT else _NO_CALL
+            raise BrokenPromise(Broken(number, reason, "", "The answer was to call a tool, and does not.", text))
+        if promise.content is None:
             return
+        fault = promise.content.fault(text)
+        if fault is not None:
+            raise self._broken(fault, number, text)
+        if self.finish_reason not in _BY_ITSELF and promise.content.may_go_on(text):
+            raise BrokenPromise(Broken(number, CUT, "", _said_of_cut(text), text))
+
+    def _broken(self, fault: Fault, number: int, text: str, call: str = "") -> BrokenPromise:
         if self.finish_reason == CUT:
-            raise BrokenPromise(Broken(number, CUT, fault.pointer, _said_of_cut(text), text))
+            return BrokenPromise(Broken(number, CUT, fault.pointer, _said_of_cut(text), text))
         where = f"In the arguments for '{call}': " if call else ""
-        raise BrokenPromise(Broken(number, fault.reason, fault.pointer, f"{where}{fault.message}", text))
+        return BrokenPromise(Broken(number, fault.reason, fault.pointer, f"{where}{fault.message}", text))
 
 
 def _said_of_cut(text: str) -> str:
     return f"The answer was cut off at the limit of tokens, after {len(text)} characters, before it was whole."
 
 
-def _nonsense(message: str, said: bytes) -> BrokenPromise:
-    return BrokenPromise(Broken(0, _NONSENSE, "", message, said.decode(errors="replace")))
+def _nonsense(message: str) -> BrokenPromise:
+    return BrokenPromise(Broken(0, _NONSENSE, "", message, ""))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} is no text")
+    return value
 
 
 def split_events(events: bytes) -> Iterator[bytes]:
     """Each of the whole `events`, byte for byte."""
     start = 0
-    while start < len(events):
-        ends = [place + len(mark) for mark in (b"\n\n", b"\r\n\r\n") if (place := events.find(mark, start)) >= 0]
-        end = min(ends, default=len(events))
-        yield events[start:end]
-        start = end
+    for end in _EVENT_END.finditer(events):
+        yield events[start : end.end()]
+        start = end.end()
+    if start < len(events):
+        yield events[start:]

@@ -648,6 +648,7 @@ class Automaton:
     last: frozenset[int]
 
 
+@functools.lru_cache(maxsize=64)
 def automaton(node: Node) -> Automaton:
     """The automaton of a `whole` node.
 
@@ -756,10 +757,13 @@ class Matcher:
 def disjoint(one: Automaton, other: Automaton) -> bool:
     """Whether no text is in both. Raises PatternRefused: that takes too many steps to say."""
     waiting, seen = [(0, 0)], {(0, 0)}
+    looked_at = 0
     while waiting:
         here, there = waiting.pop()
         if here in one.last and there in other.last:
             return False
+        looked_at += len(one.steps[here]) * len(other.steps[there])
+        _check_steps(looked_at // 4)
         for ranges, after_here in one.steps[here]:
             for others, after_there in other.steps[there]:
                 pair = (after_here, after_there)
@@ -879,6 +883,7 @@ _PLAIN: Final = _complement(_merged([(0x00, 0x1F), (0x22, 0x22), (0x5C, 0x5C), *
 # The automata of xgrammar 0.2.8 make bytes that are no UTF-8 of a range in which characters get longer by a byte.
 _PLAIN_IN_AUTOMATA: Final = _overlap(_PLAIN, _complement(_merged([(0x80, 0x80), (0x800, 0x800), (0x10000, 0x10000)])))
 _FEW = 64
+_MOST_WRITTEN = 32 * 1024
 # Of characters of which any will do, every escape but those of surrogates; their other half is not looked for.
 _HEX = "[0-9a-fA-F]"
 _ANY_ESCAPE = f'\\\\["\\\\/bfnrt]|\\\\u[0-9a-cefA-CEF]{_HEX}{_HEX}{_HEX}|\\\\u[dD][0-7]{_HEX}{_HEX}'
@@ -969,6 +974,12 @@ class _Writing:
     is_automaton: bool
 
     def of(self, node: Node) -> str:
+        text = self._of(node)
+        if len(text) > _MOST_WRITTEN:
+            raise PatternRefused("It takes too long to write it out.", "fewer repetitions within repetitions")
+        return text
+
+    def _of(self, node: Node) -> str:
         match node:
             case Chars():
                 return _written_set(node.ranges, self.one_spelling, self.is_automaton)

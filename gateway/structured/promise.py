@@ -14,7 +14,7 @@ from gateway.structured.enforceable import Finding, Unenforceable, enforceable
 from gateway.structured.fault import Fault
 from gateway.structured.grammar_client import Constraint
 from gateway.structured.limits import SchemaLimits, check_choice, check_grammar, check_regex, check_size
-from gateway.structured.validate import Check, Checker, Choice, JsonObject, Regex
+from gateway.structured.validate import Check, Checker, Choice, JsonObject, Regex, checkable
 from gateway.wire.chat import (
     ChatCompletionRequest,
     JsonObjectFormat,
@@ -26,8 +26,8 @@ from gateway.wire.chat import (
 _KEPT_BYTES = 4 * 1024**2
 """Of schemas that were read lately; what is made of one takes some times its size."""
 
-_READ_AT_ONCE_BYTES = 2048
 _SHOWN_FINDINGS = 20
+_ENGINE_SCHEMA_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +37,8 @@ class Promise:
     `constrained` is the request as an engine is to have it, and `constraints` what that has the engine compile, by the place in
     the request. `content` is what a text has to pass, None where any will do, and `is_json` says that it is JSON. `arguments`
     has, by name, the tools whose arguments have to fit a schema, those of others have to be JSON objects; it is None where none
-    may be called. `checked_after` is what the engine will not see to: the answer is refused where it does not hold.
+    may be called, and `must_call` says that one has to be. `checked_after` is what the engine will not see to: the answer is
+    refused where it does not hold.
     """
 
     constrained: ChatCompletionRequest
@@ -46,6 +47,7 @@ class Promise:
     arguments: Mapping[str, Check] | None = None
     constraints: Mapping[str, Constraint] = field(default_factory=dict)
     checked_after: tuple[Finding, ...] = ()
+    must_call: bool = False
 
     @property
     def is_any(self) -> bool:
@@ -130,20 +132,21 @@ class Promises:
         constraints = dict(promise.constraints)
         for place, tool in enumerate(request.tools or ()):
             param = f"tools[{place}].function.parameters"
-            read = await self._parameters(tool, param)
-            if read is not None:
+            # Of a tool without parameters, vLLM 0.32 lets the arguments be any JSON.
+            parameters = tool.function.parameters or {"type": "object", "properties": {}}
+            if tool.function.strict:
+                read = await self._schema(parameters, param, strict=True)
                 checks[tool.function.name] = read.check
-                constraints[param] = read.constraint
-            tools.append(tool if read is None else _with_parameters(tool, read.schema))
+                parameters, constraint = read.schema, read.constraint
+            else:
+                # As they came: the model reads them in its prompt. The engine compiles them all the same.
+                check_size(parameters, self._limits, param)
+                constraint = Constraint("json_schema", orjson.dumps(parameters).decode())
+            constraints[param] = constraint
+            tools.append(_with_parameters(tool, parameters))
         constrained = request.model_copy(update={"tools": tools})
-        return replace(promise, constrained=constrained, arguments=checks, constraints=constraints)
-
-    async def _parameters(self, tool: Tool, param: str) -> _Read | None:
-        """What a strict tool's arguments are to be. Those of others go to the engine as they came: its prompt has them."""
-        if tool.function.parameters is None:
-            return None
-        read = await self._schema(tool.function.parameters, param, strict=bool(tool.function.strict))
-        return read if tool.function.strict else None
+        must_call = request.tool_choice not in (None, "auto", "none")
+        return replace(promise, constrained=constrained, arguments=checks, constraints=constraints, must_call=must_call)
 
     async def _schema(self, schema: dict[str, Any], param: str, *, strict: bool) -> _Read:
         check_size(schema, self._limits, param)
@@ -152,11 +155,8 @@ class Promises:
         if digest in self._read:
             self._read.move_to_end(digest)
             return self._read[digest][1]
-        if len(text) <= _READ_AT_ONCE_BYTES:
-            read = _read(schema, param, strict=strict)
-        else:
-            # Up to a tenth of a second: in a thread it takes turns with the event loop.
-            read = await asyncio.to_thread(_read, schema, param, strict=strict)
+        # A millisecond for most, a tenth of a second for some: in a thread it takes turns with the event loop.
+        read = await asyncio.to_thread(_read, schema, param, strict=strict)
         if digest in self._read:
             return read
         self._read[digest] = (len(text), read)
@@ -179,8 +179,13 @@ def _read(schema: dict[str, Any], param: str, *, strict: bool) -> _Read:
         found = enforceable(schema, strict=strict)
     except Unenforceable as error:
         raise _refused(error.findings, param) from None
-    check = _made(param, lambda: Checker(schema))
-    return _Read(found.schema, check, found.checked_after, Constraint("json_schema", orjson.dumps(found.schema).decode()))
+    text = orjson.dumps(found.schema)
+    if len(text) > _ENGINE_SCHEMA_BYTES:
+        message = f"The schema's parts combine in too many ways: written out for the engine it has {len(text)} bytes."
+        raise SchemaRefused(f"{message} Use fewer branches of anyOf within allOf.", param=param)
+    relaxed = frozenset(finding.pointer for finding in found.checked_after)
+    check = _made(param, lambda: Checker(checkable(schema, relaxed)))
+    return _Read(found.schema, check, found.checked_after, Constraint("json_schema", text.decode()))
 
 
 def _made(param: str, make: Callable[[], Check]) -> Check:

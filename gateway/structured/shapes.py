@@ -26,6 +26,8 @@ Key: TypeAlias = tuple[str, ...]
 _MOST_KEYS = 8192
 _MOST_WAYS = 128
 _MOST_STEPS = 60_000
+_STEPS_OF_TEXTS = 1000
+"""What it counts to hold two patterns against each other, which takes up to 20 ms."""
 _MOST_MULTIPLES = 512
 _MOST_IN_A_SET = 6
 _MOST_COMPARED = 24
@@ -237,7 +239,7 @@ class Shapes:
                 self._findings.refuse(
                     way.own[0], "", "Its branches combine in too many ways.", "one anyOf, with whole branches"
                 )
-                return []
+                return [tuple(way.own)]
         return found
 
     def _ways_of(self, key: Key) -> list[Key]:
@@ -380,7 +382,8 @@ class Shapes:
 
     def _is_kept(self, pointer: str, name: str, part: dict[str, Any]) -> bool:
         """Whether a keyword that is enforced in some forms only is in one of them; else it is a finding, or says nothing."""
-        refusal = _REFUSALS.get(name, lambda _: None)(part)
+        sound = {one: value for one, value in part.items() if one not in KEYWORDS or KEYWORDS[one].fault(value) is None}
+        refusal = _REFUSALS.get(name, lambda _: None)(sound)
         if refusal is None:
             return name not in _SILENT
         if refusal is not _NOTHING:
@@ -448,12 +451,16 @@ class Shapes:
 
     def _ways_apart(self, made: Key, tried: Key) -> bool:
         self._steps += 1
+        if self._steps > _MOST_STEPS:
+            raise Undecided
         if self._values_of(made) is not None:
             return True  # each is tried on the whole schema, where it is listed
         others = self._values_of(tried)
         if others is not None and not any(type_of(value) in self._types(made, guess=True) for value in others):
             return True
-        if others is not None and not any(all(self._values.fits(value, pointer) for pointer in made) for value in others):
+        # Not on the whole of this oneOf: a value that fits both branches does not fit that.
+        parts = [pointer for pointer in made if not self._has(pointer, "oneOf")]
+        if others is not None and not any(all(self._values.fits(value, part) for part in parts) for value in others):
             return True
         common = self._types(made, guess=True) & self._types(tried, guess=False)
         return all(self._type_apart(kind, made, tried) for kind in common)
@@ -480,6 +487,7 @@ class Shapes:
         low, high = patterns.lengths(one.texts), patterns.lengths(other.texts)
         if (low[1] is not None and low[1] < high[0]) or (high[1] is not None and high[1] < low[0]):
             return True
+        self._steps += _STEPS_OF_TEXTS
         return patterns.disjoint(patterns.automaton(one.texts), patterns.automaton(other.texts))
 
     def _objects_apart(self, made: Key, tried: Key) -> bool:
@@ -495,7 +503,11 @@ class Shapes:
         declared = {name for pointer in tried for name in self._of(pointer, "properties", {})}
         if says_closed and any(name not in declared for name in one.required):
             return True
-        return any(name in declared and self._keys_apart(one.properties[name], other.properties[name]) for name in one.required)
+        return any(name in declared and self._property_apart(name, one, other) for name in one.required)
+
+    def _property_apart(self, name: str, one: Object, other: Object) -> bool:
+        # One that nothing can fit is not among the properties.
+        return name not in other.properties or self._keys_apart(one.properties[name], other.properties[name])
 
     def _keys_apart(self, made: Key, tried: Key) -> bool:
         """Whether two properties exclude each other by their values or types; their own properties are not looked at."""
@@ -649,6 +661,12 @@ class Shapes:
             keyword = "maxLength" if mosts else "minLength"
             pointer = next(pointer for pointer in own if self._has(pointer, keyword))
             findings.refuse(pointer, keyword, error.reason, error.rewrite)
+        try:
+            patterns.written(texts)  # in the end it is written there where nothing can be refused any more
+        except patterns.PatternRefused as error:
+            pointer = next((pointer for pointer in own if self._has(pointer, "pattern")), own[0])
+            findings.refuse(pointer, "pattern", error.reason, error.rewrite)
+            return String(None)
         return None if patterns.is_impossible(texts) else String(texts)
 
     def _texts(self, own: Key, findings: Findings) -> patterns.Node | None:
@@ -799,10 +817,14 @@ class Shapes:
         for pointer in own:
             if isinstance(self._of(pointer, "propertyNames", None), dict):
                 names = step(pointer, "propertyNames")
-                for way in self._ways_of((names,)):
-                    values = self._values_of(way)
-                    if values is not None and len(self._ways_of((names,))) == 1:
-                        return [value for value in values if isinstance(value, str)]
+                ways = self._ways_of((names,))
+                try:
+                    values = self._values_of(ways[0]) if len(ways) == 1 else None
+                except Undecided:
+                    self._findings.refuse(pointer, "propertyNames", "Its values cannot be tried.", "an enum of the names alone")
+                    continue
+                if values is not None:
+                    return [value for value in values if isinstance(value, str)]
         return []
 
     def _properties(self, names: Iterable[str], own: Key) -> dict[str, Key]:
@@ -810,9 +832,9 @@ class Shapes:
         found: dict[str, Key] = {}
         for name in names:
             applied: list[str] = []
+            if not self._is_name(name, own):
+                continue
             try:
-                if not all(self._may_be_named(pointer, name) for pointer in own):
-                    continue
                 for pointer in own:
                     applied.extend(self._applied_to(pointer, name))
                 if not applied:
@@ -823,6 +845,21 @@ class Shapes:
             if not any(self._part(pointer) is False for pointer in applied):
                 found[name] = tuple(dict.fromkeys(applied))
         return found
+
+    def _is_name(self, name: str, own: Key) -> bool:
+        """Whether `propertyNames` lets a property be called so; where that cannot be said, it is a finding."""
+        for pointer in own:
+            try:
+                if not self._may_be_named(pointer, name):
+                    return False
+            except Undecided:
+                self._findings.refuse(
+                    pointer,
+                    "propertyNames",
+                    "It cannot be tried on the names of the properties.",
+                    "leave it out: they are listed",
+                )
+        return True
 
     def _may_be_named(self, pointer: str, name: str) -> bool:
         return not self._has(pointer, "propertyNames") or self._values.fits(name, step(pointer, "propertyNames"))
@@ -852,9 +889,11 @@ class Shapes:
         declares = any(self._has(pointer, "properties") for pointer in own)
         if declares and not speaking:
             return None, None, ()
+        # One that nothing can fit is not among the properties, and may not come back as one of the others.
+        declared = {name: None for pointer in own for name in self._of(pointer, "properties", {})} | dict.fromkeys(properties)
         with_patterns = [pointer for pointer in own if self._of(pointer, "patternProperties", {})]
         if with_patterns:
-            return None, None, self._by_pattern(own, with_patterns, properties, findings)
+            return None, None, self._by_pattern(own, with_patterns, declared, findings)
         extra = [
             step(pointer, name)
             for pointer in own
@@ -866,8 +905,8 @@ class Shapes:
         named = [pointer for pointer in own if self._has(pointer, "propertyNames")]
         if not named:
             # A key may be spelled with escapes: what is declared would come again, in another type.
-            return tuple(extra), patterns.but_not(properties) if properties else None, ()
-        if properties or self._listed_names(own):
+            return tuple(extra), patterns.but_not(declared) if declared else None, ()
+        if declared or self._listed_names(own):
             return None, None, ()
         return self._with_names(tuple(extra), named, findings)
 
@@ -888,7 +927,7 @@ class Shapes:
         return extra, names.texts, ()
 
     def _by_pattern(
-        self, own: Key, with_patterns: list[str], properties: dict[str, Key], findings: Findings
+        self, own: Key, with_patterns: list[str], declared: Iterable[str], findings: Findings
     ) -> tuple[tuple[patterns.Node, Key], ...]:
         pointer = with_patterns[0]
         found: list[tuple[patterns.Node, Key]] = []
@@ -905,7 +944,7 @@ class Shapes:
                         "patterns of which one key matches one",
                     )
                     continue
-                if any(patterns.matches(machine, name) for name in properties):
+                if any(patterns.matches(machine, name) for name in declared):
                     continue  # what is declared would come again, in another type
             except patterns.PatternRefused as error:
                 findings.refuse(pointer, "patternProperties", error.reason, error.rewrite)

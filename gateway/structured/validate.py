@@ -6,7 +6,7 @@ that is infinite as a double (orjson 3.13), at most 200 levels (so jiter). Numbe
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, Protocol
 
@@ -17,6 +17,7 @@ from gateway.structured.explain import explained
 from gateway.structured.fault import DEEPEST, Fault, Reason, pointer_to, quoted
 from gateway.structured.flow import JsonFlow
 from gateway.structured.making import UnknownDraft, make_validator
+from gateway.structured.patterns import without_lookaheads
 from gateway.structured.reach import check_reach
 
 __all__ = ["Check", "Checker", "Choice", "Fault", "JsonObject", "Reason", "Regex"]
@@ -31,6 +32,10 @@ class Check(Protocol):
 
     def fault(self, text: str) -> Fault | None:
         """What is wrong with an answer's text; None if it is what was promised."""
+        ...
+
+    def may_go_on(self, text: str) -> bool:
+        """Whether a text that is as promised may be the beginning of another one that is."""
         ...
 
 
@@ -56,6 +61,46 @@ class Checker:
             return value
         return None if self._validator.is_valid(value) else explained(self._schema, value)
 
+    def may_go_on(self, text: str) -> bool:
+        """Whether a text that is as promised may be the beginning of another one: of JSON, numbers only are."""
+        return text[-1:].isdigit()
+
+
+_VALUES: Final = frozenset({"enum", "const", "default", "examples", "example"})
+_WITH_TUPLES: Final = "https://json-schema.org/draft/2019-09/schema"
+
+
+def checkable(schema: Mapping[str, Any], relaxed: Container[str] = ()) -> dict[str, Any]:
+    """The schema as a `Checker` can take it: the validator's patterns know no look-around.
+
+    What looks ahead was held to say no more than its format does, but at the pointers in `relaxed`, and is left out. A schema
+    that names no draft, and whose `items` is an array, is of the last draft that knew such.
+    """
+    made: dict[str, Any] = _without_lookaheads(schema, "", relaxed)
+    return {"$schema": _WITH_TUPLES, **made} if "$schema" not in made and _has_tuples(made) else made
+
+
+def _without_lookaheads(part: Any, pointer: str, relaxed: Container[str]) -> Any:
+    if isinstance(part, list):
+        return [_without_lookaheads(one, f"{pointer}/{place}", relaxed) for place, one in enumerate(part)]
+    if not isinstance(part, Mapping):
+        return part
+    made = {
+        name: value if name in _VALUES else _without_lookaheads(value, f"{pointer}{pointer_to((name,))}", relaxed)
+        for name, value in part.items()
+    }
+    if isinstance(part.get("pattern"), str) and f"{pointer}/pattern" not in relaxed:
+        made["pattern"] = without_lookaheads(part["pattern"])[0]
+    return made
+
+
+def _has_tuples(part: Any) -> bool:
+    if isinstance(part, list):
+        return any(map(_has_tuples, part))
+    if not isinstance(part, Mapping):
+        return False
+    return isinstance(part.get("items"), list) or any(_has_tuples(inner) for name, inner in part.items() if name not in _VALUES)
+
 
 class JsonObject:
     """Any JSON object."""
@@ -69,6 +114,10 @@ class JsonObject:
             return value
         return None if isinstance(value, dict) else Fault("schema", "", "The answer is JSON, and no object.")
 
+    def may_go_on(self, text: str) -> bool:  # noqa: ARG002  # whatever it is, it is whole
+        """An object is whole."""
+        return False
+
 
 class Choice:
     """One of a few texts, to the letter."""
@@ -81,6 +130,10 @@ class Choice:
     def fault(self, text: str) -> Fault | None:
         """What is wrong with an answer's text; None if it is one of them."""
         return None if text in self._choices else Fault("choice", "", f'"{quoted(text)}" is none of the choices.')
+
+    def may_go_on(self, text: str) -> bool:
+        """Whether another choice begins with this one."""
+        return any(choice != text and choice.startswith(text) for choice in self._choices)
 
 
 class Regex:
@@ -99,6 +152,10 @@ class Regex:
         if _is_text(text) and self._validator.is_valid(text):
             return None
         return Fault("regex", "", f'"{quoted(text)}" does not match the pattern.')
+
+    def may_go_on(self, text: str) -> bool:  # noqa: ARG002  # it would have to be asked of the pattern
+        """It may, for all that is known."""
+        return True
 
 
 def _validator(schema: Mapping[str, Any], patterns: int = 1) -> jsonschema_rs.Validator:
@@ -157,6 +214,8 @@ def _read(text: str) -> Any | Fault:
         return _too_deep(text)
     try:
         return _EXACT.decode(text)
+    except ArithmeticError:
+        return Fault("not_json", "", "A number has an exponent that no reader can take.")
     except _Twice as twice:
         name = quoted(json.dumps(str(twice)[:100], ensure_ascii=False))
         return Fault("duplicate_key", "", f"An object has two members {name}: readers differ in which they take.")

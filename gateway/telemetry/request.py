@@ -57,7 +57,7 @@ class RequestRecord:
         """
         self.broke_off = error.status
         cause = repr(error.__cause__) if error.__cause__ else None
-        log_event("request_failed", logging.WARNING, request_id=self.request_id, reason=str(error), cause=cause)
+        log_event("request_failed", logging.WARNING, request_id=self.request_id, reason=error.logged, cause=cause)
 
     @property
     def final_status(self) -> int:

@@ -166,7 +166,7 @@ def test_no_second_answer_is_begun_that_would_come_too_late(caller: Caller, engi
 
 @pytest.mark.parametrize("ending", [["}", "x"], [" 1}"], ['"b"', ", oops"]])
 def test_a_stream_ends_where_it_breaks_the_promise(caller: Caller, engine: FakeEngine, ending: list[str]) -> None:
-    says(engine, ['{"name":', ' "a"', *ending])
+    says(engine, ['{"name":', ' "a"', *ending], gap_s=0.05)
     said = caller.ask(asked_for(stream=True))
     assert said.status == 200
     assert said.error is not None
@@ -178,7 +178,7 @@ def test_a_stream_ends_where_it_breaks_the_promise(caller: Caller, engine: FakeE
 
 
 def test_a_cut_stream_ends_with_an_error_and_not_with_length(caller: Caller, engine: FakeEngine) -> None:
-    says(engine, GOOD[:3], ends="length")
+    says(engine, GOOD[:3], ends="length", gap_s=0.05)
     said = caller.ask(asked_for(stream=True, max_tokens=3))
     assert said.error is not None
     assert (said.error["code"], said.error["details"]["reason"]) == ("incomplete_json", "length")
@@ -255,6 +255,89 @@ def test_the_arguments_of_a_call_are_json(caller: Caller, engine: FakeEngine, *,
     strict = caller.ask(question(tools=[tool(strict=True)], stream=stream)).error
     assert strict is not None
     assert strict["details"]["reason"] == "schema"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("tool_choice", ["required", {"type": "function", "function": {"name": "book"}}])
+def test_a_call_that_had_to_be_made_and_was_cut_off_is_no_answer(
+    caller: Caller, engine: FakeEngine, tool_choice: Any, *, stream: bool
+) -> None:
+    # As vLLM's parser for Hermes leaves it, where it is not streamed.
+    says(engine, ['<tool_call>{"name": "book", "argu'], ends="length")
+    said = caller.ask(question(tools=[tool()], tool_choice=tool_choice, stream=stream, max_tokens=5))
+    assert said.error is not None
+    assert (said.error["code"], said.error["details"]["reason"]) == ("incomplete_json", "length")
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_tool_without_parameters_is_called_with_an_object(caller: Caller, engine: FakeEngine, *, stream: bool) -> None:
+    engine.answer = Speech(engine, always(), ["tool_calls"], calls=[("now", "{}")])
+    said = caller.ask(question(tools=[{"type": "function", "function": {"name": "now"}}], stream=stream))
+    assert said.error is None
+    assert engine.documents[-1]["tools"][0]["function"]["parameters"] == {"type": "object", "properties": {}}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("constraint", "text"),
+    [
+        ({"structured_outputs": {"choice": ["yes", "no"]}}, "yes"),
+        ({"structured_outputs": {"json": {"enum": ["yes", "no"]}}}, '"yes"'),
+        ({"structured_outputs": {"json": {"type": "boolean"}}}, "true"),
+        ({"structured_outputs": {"json": SCHEMA}}, "".join(GOOD)),
+    ],
+)
+def test_what_is_whole_at_the_limit_is_delivered(
+    caller: Caller, engine: FakeEngine, constraint: dict[str, Any], text: str, *, stream: bool
+) -> None:
+    says(engine, [text], ends="length")
+    said = caller.ask(question(stream=stream, max_tokens=1, **constraint))
+    assert (said.status, said.error, said.text) == (200, None, text)
+
+
+def test_half_a_number_is_not_whole(caller: Caller, engine: FakeEngine) -> None:
+    says(engine, ["12"], ends="length")
+    said = caller.ask(question(structured_outputs={"json": {"type": "integer"}}, max_tokens=1))
+    assert said.error is not None
+    assert said.error["details"]["reason"] == "length"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": [{"type": "text", "text": "{}"}]},
+        {"content": 5},
+        {"content": '{"name": "a", "price": 0e99999999999999999999}'},
+        {"content": None, "tool_calls": [{"id": "1", "function": {"name": "book", "arguments": {"a": 1}}}]},
+        {"content": '{"a', "refusal": "no"},
+        {"content": '{"a', "tool_calls": [{"id": "1", "function": {"name": "book", "arguments": "{}"}}]},
+    ],
+)
+def test_odd_messages_are_errors_and_not_defects(caller: Caller, engine: FakeEngine, message: dict[str, Any]) -> None:
+    async def answer(_: Request) -> Response:
+        return JSONResponse({"choices": [{"index": 0, "message": {"role": "assistant"} | message, "finish_reason": "stop"}]})
+
+    engine.answer = answer
+    said = caller.ask(asked_for())
+    assert said.error is not None
+    assert (said.status, said.error["code"]) == (502, "incomplete_json")
+
+
+def test_the_log_has_the_reason_and_no_word_of_the_answer(caller: Caller, engine: FakeEngine) -> None:
+    says(engine, ["confidential diagnosis"])
+    caller.ask(question(structured_outputs={"choice": ["a", "b"]}))
+    log = caller.gateway.log.read_text()
+    assert "incomplete_json: choice" in log
+    assert "diagnosis" not in log
+
+
+def test_a_header_that_says_what_was_relaxed_is_short(caller: Caller, engine: FakeEngine) -> None:
+    prices = {f"preis € {'lang' * 20} {number}": {"type": "number", "multipleOf": 0.01} for number in range(60)}
+    says(engine, ["{}"])
+    said = caller.ask(asked_for({"type": "object", "properties": prices}, strict=False))
+    assert said.status == 200
+    assert said.headers["x-fovea-schema-relaxed"].endswith("more")
+    assert len(said.headers["x-fovea-schema-relaxed"]) < 2100
 
 
 def test_one_broken_choice_of_several_is_an_error_that_names_it(caller: Caller, engine: FakeEngine) -> None:

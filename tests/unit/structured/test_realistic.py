@@ -11,6 +11,7 @@ from jsonschema.validators import validator_for
 
 from gateway.structured.enforceable import Finding, Unenforceable, enforceable
 from gateway.structured.limits import SchemaLimits, check_size
+from gateway.structured.validate import Checker, checkable
 from tests.structured_corpus import Realistic, realistic
 
 ALL = list(realistic())
@@ -55,6 +56,12 @@ def _refused(schema: Realistic) -> tuple[Finding, ...]:
     except Unenforceable as error:
         return error.findings
     return ()
+
+
+def test_what_is_accepted_can_be_checked() -> None:
+    for schema in ALL:
+        if not _refused(schema):
+            Checker(checkable(schema.schema))
 
 
 def _at(schema: Mapping[str, Any], pointer: str) -> Any:
