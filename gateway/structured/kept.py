@@ -165,8 +165,9 @@ class _Said:
 
     def _check_text(self, promise: Promise, number: int, text: str) -> None:
         if promise.must_call and not self.calls:
-            reason = CUT if self.finish_reason == CUT else _NO_CALL
-            raise BrokenPromise(Broken(number, reason, "", "The answer was to call a tool, and does not.", text))
+            is_cut = self.finish_reason == CUT
+            message = _said_of_cut(text) if is_cut else "The answer was to call a tool, and does not."
+            raise BrokenPromise(Broken(number, CUT if is_cut else _NO_CALL, "", message, text))
         if promise.content is None:
             return
         fault = promise.content.fault(text)

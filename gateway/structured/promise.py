@@ -199,7 +199,7 @@ def _refused(findings: tuple[Finding, ...], param: str) -> SchemaRefused:
     first = findings[0]
     words = [f"The schema cannot be promised: '{first.keyword}' at '{shortened(first.pointer)}': {first.reason}"]
     if first.rewrite is not None:
-        words.append(first.rewrite)
+        words.append(f"Instead: {first.rewrite}.")
     if len(findings) > 1:
         words.append(f"({len(findings) - 1} more in error.details.)")
     shown = [asdict(finding) for finding in findings[:_SHOWN_FINDINGS]]

@@ -204,6 +204,7 @@ def test_what_cannot_be_enforced_is_checked_afterwards_where_the_caller_says_so(
     assert refused.error["param"] == "response_format.json_schema.schema"
     [finding] = refused.error["details"]["findings"]
     assert (finding["pointer"], finding["keyword"]) == ("/properties/price/multipleOf", "multipleOf")
+    assert refused.error["message"].endswith(f"{finding['reason']} Instead: {finding['rewrite']}.")
     assert engine.documents == []
     says(engine, ['{"name": "a", "price": 7}'], ['{"name": "a", "price": 10}'])
     relaxed = caller.ask(asked_for(schema, strict=False))
@@ -267,6 +268,14 @@ def test_a_call_that_had_to_be_made_and_was_cut_off_is_no_answer(
     said = caller.ask(question(tools=[tool()], tool_choice=tool_choice, stream=stream, max_tokens=5))
     assert said.error is not None
     assert (said.error["code"], said.error["details"]["reason"]) == ("incomplete_json", "length")
+    assert "cut off at the limit of tokens" in said.error["message"]
+
+
+def test_a_call_that_had_to_be_made_and_was_not_is_no_answer(caller: Caller, engine: FakeEngine) -> None:
+    says(engine, ["I would rather not."])
+    error = caller.ask(question(tools=[tool()], tool_choice="required")).error
+    assert error is not None
+    assert (error["code"], error["details"]["reason"]) == ("incomplete_json", "no_call")
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
