@@ -37,7 +37,10 @@ class SlowEngine:
             if not head.startswith(b"GET"):
                 tail = b""
                 while not tail.endswith(b"\r\n0\r\n\r\n"):
-                    tail = (tail + await reader.read(MIB))[-16:]
+                    piece = await reader.read(MIB)
+                    if not piece:
+                        raise asyncio.IncompleteReadError(tail, None)
+                    tail = (tail + piece)[-16:]
                 self.taken += 1
                 await self.go.wait()
             body = b"" if head.startswith(b"GET") else ANSWER
