@@ -138,8 +138,6 @@ class Speech:
     """Why each choice ends; those after them end as the last of them."""
     calls: Sequence[tuple[str, str]] = ()
     gate: Gate = field(default_factory=lambda: Gate(math.inf))
-    gap_s: float = 0
-    """Between one token of a stream and the next."""
     is_whole: bool = True
     """Whether its streams come to their end; one that does not breaks off after its last token."""
 
@@ -181,7 +179,6 @@ class Speech:
             for token, chunk in self._chunks(document, tokens):
                 await self.gate.passed(token)
                 yield _written(head | {"choices": [chunk]})
-                await asyncio.sleep(self.gap_s)
             if self.is_whole and (document.get("stream_options") or {}).get("include_usage"):
                 yield _written(head | {"choices": [], "usage": _usage(document, tokens)})
             if self.is_whole:

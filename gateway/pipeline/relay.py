@@ -5,11 +5,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from starlette.types import Send
 
 from gateway.errors import EngineFailed, GatewayError
-from gateway.structured.kept import BrokenPromise, KeptStream, split_events
+from gateway.structured.kept import BrokenPromise, KeptStream
 from gateway.structured.promise import Promise
 from gateway.upstream.engine import EngineAnswer
 from gateway.upstream.failures import failure_in_answer
-from gateway.wire.sse import error_event, says_done, until_error, whole_events
+from gateway.wire.sse import error_event, says_done, split_events, until_error, whole_events
 
 _STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 

@@ -1,7 +1,6 @@
 """Whether an answer is what was promised: judged whole, or as it streams in."""
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +19,6 @@ _NO_CALL = "no_call"
 _BY_ITSELF = ("stop", "tool_calls")
 """How an answer ends that nobody cut off."""
 _DONE = b"[DONE]"
-_EVENT_END = re.compile(rb"\r?\n\r?\n")
 
 _NOT_UNDERSTOOD = (ValueError, TypeError, KeyError, AttributeError)
 
@@ -65,7 +63,6 @@ class KeptStream:
     def __init__(self, promise: Promise) -> None:
         self._promise = promise
         self._said: dict[int, _Said] = {}
-        self._ended: set[int] = set()
         self._is_done = False
 
     def check(self, event: bytes) -> bool:
@@ -83,7 +80,7 @@ class KeptStream:
         if self._is_done:
             raise _nonsense("The engine's stream went on after its end.")
         if data == _DONE:
-            if not self._said or self._said.keys() - self._ended:
+            if not self._said or not all(said.finish_reason for said in self._said.values()):
                 raise _nonsense("The engine's stream ended before its answer did.")
             self._is_done = True
             return True
@@ -93,12 +90,12 @@ class KeptStream:
         number = choice["index"]
         said = self._said.setdefault(number, _Said())
         delta = choice.get("delta") or {}
-        if number in self._ended and any(delta.values()):
+        had_ended = bool(said.finish_reason)
+        if had_ended and any(delta.values()):
             raise _nonsense("The engine's stream says more of a choice that had ended.")
         says_something = said.grow(self._promise, number, delta)
         said.finish_reason = said.finish_reason or choice.get("finish_reason") or ""
-        if said.finish_reason and number not in self._ended:
-            self._ended.add(number)
+        if said.finish_reason and not had_ended:
             said.check(self._promise, number)
         return says_something or bool(said.finish_reason)
 
@@ -195,13 +192,3 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{type(value).__name__} is no text")
     return value
-
-
-def split_events(events: bytes) -> Iterator[bytes]:
-    """Each of the whole `events`, byte for byte."""
-    start = 0
-    for end in _EVENT_END.finditer(events):
-        yield events[start : end.end()]
-        start = end.end()
-    if start < len(events):
-        yield events[start:]

@@ -1,6 +1,7 @@
 """Server-sent events as bytes: passed on whole, never parsed."""
 
 import re
+from collections.abc import Iterator
 
 import orjson
 
@@ -9,6 +10,7 @@ from gateway.wire.errors import error_document
 
 _END = b"\n\n"
 _END_CRLF = b"\r\n\r\n"
+_ANY_END = re.compile(rb"\r?\n\r?\n")
 _DATA = b"data: "
 _ERROR = re.compile(rb'(?:^|\n)data: ?(\{"error".*)')
 """How vLLM begins an event that tells of an error (0.32, create_streaming_error_response)."""
@@ -24,6 +26,16 @@ def whole_events(buffered: bytes, chunk: bytes) -> tuple[bytes, bytes]:
     data = buffered + chunk if buffered else chunk
     end = max((data.rfind(mark) + len(mark) for mark in (_END, _END_CRLF) if mark in data), default=0)
     return data[:end], data[end:]
+
+
+def split_events(events: bytes) -> Iterator[bytes]:
+    """Each of the whole `events`, byte for byte."""
+    start = 0
+    for end in _ANY_END.finditer(events):
+        yield events[start : end.end()]
+        start = end.end()
+    if start < len(events):
+        yield events[start:]
 
 
 def says_done(events: bytes) -> bool:

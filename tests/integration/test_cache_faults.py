@@ -345,7 +345,7 @@ SPOILT: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def has_settled(admin: "redis.Redis") -> None:
+def until_settled(admin: "redis.Redis") -> None:
     """Waits until Redis has what was answered: its caller has it a moment earlier."""
     assert eventually(lambda: not admin.keys("fovea:flight:*"))
 
@@ -359,7 +359,7 @@ def test_what_is_no_answer_of_ours_is_not_given(
     document = question(stream=stream)
     right = callers[0].ask(document)
     with redis.Redis(port=server.port) as admin:
-        has_settled(admin)
+        until_settled(admin)
         for key in admin.keys("fovea:answer:*"):
             admin.set(key, spoil(admin.get(key) or b""), keepttl=True)
     assert [caller.ask(document).substance for caller in callers] == [right.substance] * 2
@@ -371,7 +371,7 @@ def test_what_is_of_another_type_is_not_given(server: RedisServer, callers: list
     document = question()
     right = callers[0].ask(document)
     with redis.Redis(port=server.port) as admin:
-        has_settled(admin)
+        until_settled(admin)
         for key in admin.keys("fovea:answer:*"):
             admin.delete(key)
             admin.rpush(key, "a", "b")
@@ -384,7 +384,7 @@ def test_another_question_s_answer_is_not_given(server: RedisServer, callers: li
     documents = [question() for _ in range(2)]
     right = [callers[0].ask(document).substance for document in documents]
     with redis.Redis(port=server.port) as admin:
-        has_settled(admin)
+        until_settled(admin)
         one, other, *_ = sorted(admin.keys("fovea:answer:*"), key=admin.ttl, reverse=True)
         admin.delete(*(key for key in admin.keys("fovea:answer:*") if key not in {one, other}))
         first, second = admin.get(one), admin.get(other)

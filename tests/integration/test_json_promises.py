@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tests.cache_clients import Caller, asked_together, catalog, question
+from tests.cache_clients import Caller, asked_together, catalog, question, streaming
 from tests.conftest import PATIENCE_S, RunningGateway, running_gateway
 from tests.fake_engine import FakeEngine, Gate, Speech, always
 
@@ -166,8 +166,12 @@ def test_no_second_answer_is_begun_that_would_come_too_late(caller: Caller, engi
 
 @pytest.mark.parametrize("ending", [["}", "x"], [" 1}"], ['"b"', ", oops"]])
 def test_a_stream_ends_where_it_breaks_the_promise(caller: Caller, engine: FakeEngine, ending: list[str]) -> None:
-    says(engine, ['{"name":', ' "a"', *ending], gap_s=0.05)
-    said = caller.ask(asked_for(stream=True))
+    gate = Gate(2)
+    says(engine, ['{"name":', ' "a"', *ending], gate=gate)
+    with streaming(caller, asked_for()) as stream:
+        stream.until(' "a"')
+        gate.open()
+        said = stream.rest()
     assert said.status == 200
     assert said.error is not None
     assert said.error["code"] == "incomplete_json"
@@ -178,8 +182,12 @@ def test_a_stream_ends_where_it_breaks_the_promise(caller: Caller, engine: FakeE
 
 
 def test_a_cut_stream_ends_with_an_error_and_not_with_length(caller: Caller, engine: FakeEngine) -> None:
-    says(engine, GOOD[:3], ends="length", gap_s=0.05)
-    said = caller.ask(asked_for(stream=True, max_tokens=3))
+    gate = Gate(2)
+    says(engine, GOOD[:3], ends="length", gate=gate)
+    with streaming(caller, asked_for(max_tokens=3)) as stream:
+        stream.until(GOOD[1])
+        gate.open()
+        said = stream.rest()
     assert said.error is not None
     assert (said.error["code"], said.error["details"]["reason"]) == ("incomplete_json", "length")
     assert said.text == "".join(GOOD[:2]), "the event that ends it has its last token as well"

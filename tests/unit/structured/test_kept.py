@@ -1,12 +1,11 @@
 """What of a stream may be passed on, event by event."""
 
 import json
-import time
 from typing import Any
 
 import pytest
 
-from gateway.structured.kept import BrokenPromise, KeptStream, split_events
+from gateway.structured.kept import BrokenPromise, KeptStream
 from gateway.structured.promise import Promise
 from gateway.structured.validate import JsonObject
 from gateway.wire.chat import ChatCompletionRequest
@@ -48,16 +47,3 @@ def test_a_stream_that_is_none_is_found_out(events: list[bytes]) -> None:
     with pytest.raises(BrokenPromise) as told:
         checked(*events)
     assert told.value.broken.reason == "not_an_answer"
-
-
-@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
-def test_events_are_taken_apart_byte_for_byte(end: bytes) -> None:
-    events = [b"data: 1" + end, b": ping" + end, b"data: 2\ndata: 3" + end]
-    assert list(split_events(b"".join(events))) == events
-
-
-def test_many_events_at_once_are_taken_apart_in_no_time() -> None:
-    events = event("a few words") * 10_000
-    start_s = time.thread_time()
-    assert len(list(split_events(events))) == 10_000
-    assert time.thread_time() - start_s < 0.2

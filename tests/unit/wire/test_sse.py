@@ -1,11 +1,13 @@
 import itertools
 import json
+import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import EngineFailed
-from gateway.wire.sse import error_event, says_done, until_error, whole_events
+from gateway.wire.sse import error_event, says_done, split_events, until_error, whole_events
 
 
 @given(st.lists(st.text(alphabet="abc \r", min_size=1), min_size=1), st.lists(st.integers(0, 60)))
@@ -61,3 +63,16 @@ def test_the_end_is_known_however_it_is_written_and_words_are_not_taken_for_it()
     for end in (b"data: [DONE]\n\n", b"data:[DONE]\n\n", b"data: a\n\ndata: [DONE]\r\n\r\n", b"data: [DONE]\n\n: bye\n\n"):
         assert says_done(end)
     assert not says_done(b'data: {"content": "data: [DONE]"}\n\n')
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+def test_events_are_taken_apart_byte_for_byte(end: bytes) -> None:
+    events = [b"data: 1" + end, b": ping" + end, b"data: 2\ndata: 3" + end]
+    assert list(split_events(b"".join(events))) == events
+
+
+def test_many_events_at_once_are_taken_apart_in_no_time() -> None:
+    events = b'data: {"choices": [{"index": 0, "delta": {"content": "a few words"}, "finish_reason": null}]}\n\n' * 10_000
+    start_s = time.thread_time()
+    assert len(list(split_events(events))) == 10_000
+    assert time.thread_time() - start_s < 0.2
