@@ -22,7 +22,7 @@ help:
 	@echo 'make demo       install, serve two small models, and talk with them (ONCE=1: then end)'
 	@echo 'make test       install, and run every test on the real stack'
 	@echo 'make check      the tests that need no engine, the linters and the types: before every commit'
-	@echo 'make test-full  the demo, then every test'
+	@echo 'make test-full  the demo, then every test, also those of many minutes each'
 	@echo 'make bench      what the gateway costs, beside nginx and vllm-router, and with its cache (25 minutes; wants two quiet cores)'
 	@echo 'make bench-path what the gateway adds on the path to a real engine, while `fovea up` runs (two minutes; wants two quiet cores)'
 	@echo 'make bench-affinity  what it is worth that an image'"'"'s questions meet one replica, while `fovea up loadtest/two_replicas.yaml` runs'
@@ -52,6 +52,11 @@ all-tests: $(VENV)/.demo check build/json-schema-test-suite
 test-full:
 	$(MAKE) demo ONCE=1
 	$(MAKE) test
+	$(MAKE) GPU= long-tests
+
+.PHONY: long-tests
+long-tests: $(VENV)/.demo $(VENV)/.dev
+	$(BIN)/pytest tests/full
 
 # Into a virtual environment of its own: nothing of it is wanted elsewhere, and Ray and vLLM are not wanted here.
 BENCH := .venv-bench

@@ -5,6 +5,7 @@ engine.py     catalog entry -> LLMConfig
 limits.py     every limit of an engine and of Serve, derived from the catalog's few numbers
 placement.py  catalog -> GPUs, memory and concurrency of each model, or why it does not fit
 plan_table.py a plan as text
+status_table.py  what a running gateway's models have to do
 cluster.py    Ray and the Serve applications of a catalog, in a process of their own
 local.py      everything on this machine: what `fovea up` starts, watches and stops
 grammar.py    `python -m deploy.grammar`: says whether a constraint compiles with the engines' xgrammar

@@ -5,18 +5,28 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 
 import click
 import httpx
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 
 from deploy.local import LocalStack, StackError
 from deploy.placement import PlacementError, plan_catalog
 from deploy.plan_table import plan_table
 from deploy.processes import UnkillableError
+from deploy.status_table import status_table, work_of
 from gateway import __version__
 from gateway.__main__ import main as gateway_main
+from gateway.catalog.models import Catalog
 from gateway.catalog.read import CatalogError, load_catalog
 from gateway.tenants.keys import digest, new_key
+
+_WATCH_EVERY_S = 2.0
+_WIDTH = 140
 
 _CATALOGS = pathlib.Path(__file__).parent / "catalogs"
 
@@ -57,7 +67,7 @@ def up(catalog: pathlib.Path, port: int) -> None:
         models = load_catalog(catalog)
         plan_catalog(models)
         with LocalStack(catalog, port, click.echo) as stack:
-            click.echo(_how_to_ask(stack.url, next(iter(models.models))))
+            click.echo(_how_to_ask(stack.url, models))
             stack.watch()
     except KeyboardInterrupt:
         click.echo("stopped; no process is left")
@@ -90,16 +100,32 @@ _API_KEY = click.option("--api-key", envvar="OPENAI_API_KEY", help="A key of the
 @main.command()
 @_URL
 @_API_KEY
-def status(url: str, api_key: str | None) -> None:
-    """Print which models of a running gateway can answer."""
+@click.option("--watch", is_flag=True, help="Show it again every two seconds, until Ctrl-C.")
+def status(url: str, api_key: str | None, *, watch: bool) -> None:
+    """Print the models of a running gateway: which can answer, what they have to do, and what the cache spares them."""
     try:
         with _gateway_at(url, api_key) as client:
-            listed = client.get("/v1/models").raise_for_status().json()["data"]
-            for model in listed:
-                known = client.get(f"/v1/models/{model['id']}").raise_for_status().json()
-                click.echo(f"{known['id']:<32} {known['status']}")
+            if watch:
+                _watch(client)
+            else:
+                # A pipe has no width, and rich would take it for a narrow one.
+                Console(width=None if sys.stdout.isatty() else _WIDTH).print(_status(client))
     except httpx.HTTPError as error:
         sys.exit(_failed(error))
+
+
+def _watch(client: httpx.Client) -> None:
+    with Live(_status(client), auto_refresh=False) as live, suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(_WATCH_EVERY_S)
+            live.update(_status(client), refresh=True)
+
+
+def _status(client: httpx.Client) -> Table:
+    listed = client.get("/v1/models").raise_for_status().json()["data"]
+    own = [model["id"] for model in listed if "parent" not in model and "stands_for" not in model]
+    models = [client.get(f"/v1/models/{name}").raise_for_status().json() for name in own]
+    return status_table(models, work_of(client.get("/metrics").raise_for_status().text))
 
 
 @main.group()
@@ -146,12 +172,19 @@ def gateway() -> None:
     gateway_main()
 
 
-def _how_to_ask(url: str, model: str) -> str:
+_QUESTION = '"messages": [{"role": "user", "content": "What do you see?"}], "max_tokens": 32'
+
+
+def _how_to_ask(url: str, catalog: Catalog) -> str:
+    if catalog.generating:
+        path, model, asked = "chat/completions", next(iter(catalog.generating)), _QUESTION
+    else:
+        path, model, asked = "embeddings", next(iter(catalog.embedding)), '"input": "red dress with floral pattern"'
     return f"""
 Ready. Ask it something:
 
-    curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\
-      -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "What do you see?"}}], "max_tokens": 32}}'
+    curl {url}/v1/{path} -H 'Content-Type: application/json' \\
+      -d '{{"model": "{model}", {asked}}}'
 
 or give the OpenAI SDK base_url="{url}/v1". Ctrl-C stops everything.
 """

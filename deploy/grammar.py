@@ -112,7 +112,7 @@ def _require_choices(text: str) -> None:
 
 def _environment(catalog: Catalog) -> dict[str, str]:
     """The keeper's: without the gateway's secrets, and where every model's files are here, no look-up elsewhere."""
-    sources = [model.source for model in catalog.models.values()]
+    sources = [model.source for model in catalog.generating.values()]
     is_offline = all(is_demo_source(source) or pathlib.Path(source).is_absolute() for source in sources)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return kept | ({"HF_HUB_OFFLINE": "1"} if is_offline else {})
@@ -139,7 +139,7 @@ def main() -> None:
         at_once=arguments.workers,
         waiting=arguments.queue,
     )
-    app = create_app(workers, list(catalog.models))
+    app = create_app(workers, list(catalog.generating))
     uvicorn.run(
         app, host=arguments.host, port=arguments.port, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S
     )

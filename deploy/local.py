@@ -124,12 +124,18 @@ class LocalStack:
                 raise StackError(f"{_HOST}:{self._port} cannot be listened on: {error.strerror}") from error
 
     def _make_demo_models(self) -> None:
-        for source in {model.source for model in self._catalog.served_here.values() if is_demo_source(model.source)}:
+        models = self._catalog.served_here.values()
+        self._make_demo("model", {model.source for model in models if model.kind == "generate"})
+        self._make_demo("embedder", {model.source for model in models if model.kind == "embedding"})
+        self._make_demo("adapter", {adapter.source for model in models for adapter in model.adapters.values()})
+
+    def _make_demo(self, kind: str, sources: set[str]) -> None:
+        for source in filter(is_demo_source, sources):
             folder = demo_model_path(source)
             if not folder.exists():
                 name = demo_model_name(source)
-                self._run_to_end("demo-models", "deploy.demo.models", name, str(folder))
-                self._stage(f"demo model {name} is made, with random weights")
+                self._run_to_end("demo-models", f"deploy.demo.{kind}s", name, str(folder))
+                self._stage(f"demo {kind} {name} is made, with random weights")
 
     def _start_engines(self, port: int) -> None:
         arguments = (str(self._path), "--port", str(port))
@@ -141,7 +147,7 @@ class LocalStack:
                     self._stage(f"Ray is up; engines load {names} (on a CPU, a minute or two)")
                 case {"event": "model_running", "model": name}:
                     model = self._catalog.models[name]
-                    self._stage(f"{name} is up: replicas {model.replicas}, tensor parallel {model.tensor_parallel}")
+                    self._stage(f"{name} is up: replicas {model.least_replicas}, tensor parallel {model.tensor_parallel}")
                 case {"event": "failed", "reason": reason}:
                     raise self._broken("engines", reason)
                 case {"event": "all_running"}:
@@ -218,7 +224,9 @@ class LocalStack:
         """The environment of whatever imports torch."""
         if self._catalog.hardware.kind == "gpu":
             return dict(os.environ)
-        return os.environ | {"PYTHONPATH": with_cpu_torch(os.environ.get("PYTHONPATH"))}
+        # vLLM 0.32 takes this one before what the catalog says.
+        environment = {name: value for name, value in os.environ.items() if name != "VLLM_CPU_KVCACHE_SPACE"}
+        return environment | {"PYTHONPATH": with_cpu_torch(os.environ.get("PYTHONPATH"))}
 
     def _spawn(
         self, part: str, module: str, *arguments: str, environment: dict[str, str], stdout: int = subprocess.DEVNULL

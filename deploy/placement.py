@@ -79,9 +79,9 @@ def _place(name: str, model: Model, hardware: Hardware) -> Placement:
     on_gpu = hardware.kind == "gpu"
     return Placement(
         name=name,
-        replicas=model.replicas,
+        replicas=model.most_replicas,
         tensor_parallel=model.tensor_parallel,
-        gpus=model.tensor_parallel * model.replicas if on_gpu else 0,
+        gpus=model.tensor_parallel * model.most_replicas if on_gpu else 0,
         nodes_per_replica=math.ceil(model.tensor_parallel / hardware.gpus_per_node) if on_gpu else 1,
         weights_gib=weights_gib,
         kv_gib=kv_gib,

@@ -1,7 +1,7 @@
 """The first requests to an engine, made before anybody waits for them.
 
 The first request of each kind takes seconds (kernels are chosen, the processor and the grammar compiler are loaded), so an
-engine is called ready only after one of each: words with an image, and JSON by a schema.
+engine is called ready only after one of each: words with an image, and JSON by a schema; or vectors of words, and of an image.
 """
 
 import base64
@@ -11,6 +11,7 @@ import zlib
 import httpx
 
 from gateway.catalog.models import Model
+from gateway.wire.embeddings import of_image, of_words
 
 _TIMEOUT_S = 300.0
 
@@ -27,13 +28,20 @@ def warm_up(url: str, name: str, model: Model, api_key: str) -> None:
     Raises httpx.HTTPError: it does not.
     """
     with httpx.Client(base_url=url, timeout=_TIMEOUT_S, headers={"authorization": f"Bearer {api_key}"}) as client:
-        for request in _requests(name, with_image=model.images_per_request > 0):
-            for _ in range(1 if model.replicas == 1 else model.replicas * _TRIES_PER_REPLICA):
-                client.post("/v1/chat/completions", json=request).raise_for_status()
+        path, requests = _asked(name, model)
+        for request in requests:
+            for _ in range(1 if model.least_replicas == 1 else model.least_replicas * _TRIES_PER_REPLICA):
+                client.post(path, json=request).raise_for_status()
+
+
+def _asked(name: str, model: Model) -> tuple[str, list[dict[str, object]]]:
+    if model.kind == "embedding":
+        return "/v1/embeddings", [{"model": name} | about for about in (of_words(["a"], padded=False), of_image(_image_url()))]
+    return "/v1/chat/completions", _requests(name, with_image=model.images_per_request > 0)
 
 
 def _requests(name: str, *, with_image: bool) -> list[dict[str, object]]:
-    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_png()}"}}
+    image = {"type": "image_url", "image_url": {"url": _image_url()}}
     content = [{"type": "text", "text": "What is this?"}, *([image] if with_image else [])]
     request: dict[str, object] = {"model": name, "messages": [{"role": "user", "content": content}], "max_tokens": 4}
     schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
@@ -41,8 +49,8 @@ def _requests(name: str, *, with_image: bool) -> list[dict[str, object]]:
     return [request, request | {"response_format": by_schema, "max_tokens": 16}]
 
 
-def _png() -> str:
-    """A grey square in PNG, base64."""
+def _image_url() -> str:
+    """A grey square in PNG."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -50,4 +58,4 @@ def _png() -> str:
     header = struct.pack(">IIBBBBB", _SIDE_PX, _SIDE_PX, 8, 0, 0, 0, 0)
     rows = (b"\x00" + b"\x80" * _SIDE_PX) * _SIDE_PX
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return base64.b64encode(png).decode()
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import orjson
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import __version__
 from gateway.cache.flush import PATH as FLUSH_PATH
 from gateway.cache.flush import Flush
+from gateway.cache.key import model_identity
 from gateway.cache.memory import MemoryResults
 from gateway.cache.redis import RedisResults
 from gateway.cache.results import ResultStore
@@ -37,12 +39,17 @@ from gateway.images.workers import PixelWorkers
 from gateway.memory import BodyMemory
 from gateway.pipeline.answers import Answers
 from gateway.pipeline.chat import PATH, ChatCompletions
-from gateway.pipeline.estimate import PATH as ESTIMATE_PATH
-from gateway.pipeline.estimate import Estimates
+from gateway.pipeline.embed import PATH as EMBEDDINGS_PATH
+from gateway.pipeline.embed import Embeddings
 from gateway.pipeline.generate import Generation
 from gateway.pipeline.images import Images
-from gateway.pipeline.prepare import unknown_model
+from gateway.pipeline.preview import ESTIMATE_PATH, ROUTE_PATH, Previews
+from gateway.pipeline.route import Routes
+from gateway.pipeline.vectors import VectorMaking
 from gateway.pipeline.verdicts import StoredVerdicts
+from gateway.pipeline.way_on import WayOn
+from gateway.routing.budget import RetryBudget
+from gateway.routing.choose import Present
 from gateway.settings import Settings
 from gateway.structured.grammar_client import GrammarClient
 from gateway.structured.limits import SchemaLimits
@@ -54,10 +61,14 @@ from gateway.telemetry.tracing import tracing_to
 from gateway.tenants.auth import RequireKey
 from gateway.tenants.keys import KeyFile
 from gateway.upstream.affinity import HotImages
+from gateway.upstream.dispatch import Dispatch
 from gateway.upstream.health import HealthProbe, ModelHealth, State
 from gateway.upstream.openai_http import OpenAIHttpEngine
+from gateway.upstream.presence import Presence
+from gateway.upstream.provider_http import ProviderEngine
+from gateway.upstream.provider_keys import read_provider_keys
 from gateway.wire.errors import error_response
-from gateway.wire.models import model_list, model_with_status
+from gateway.wire.models import adapter_document, model_list, model_with_status, name_document
 
 _PIXEL_DIGESTS = 16_384
 """How many are kept by each worker, in some 6 MB."""
@@ -66,21 +77,23 @@ _PIXEL_DIGESTS = 16_384
 def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain, metrics: Metrics) -> ASGIApp:
     """The gateway as one ASGI application; `created`, in seconds since 1970, is the models' age as the list tells it.
 
-    Raises KeysError: the file of API keys cannot be used.
+    Raises KeysError, ProviderKeysError: a file of keys cannot be used.
     """
     base = settings.engines_url.rstrip("/")
     urls = {name: model.own_engine_urls or [f"{base}/{name}"] for name, model in catalog.models.items()}
     probe = HealthProbe(urls, settings.engines_key)
     engine = OpenAIHttpEngine(probe, metrics.engine_requests, settings.connect_timeout_s, settings.engines_key)
+    provider_keys = read_provider_keys(settings.provider_keys_file, catalog.providers)
+    providers = ProviderEngine(catalog.providers, provider_keys, metrics.engine_requests, settings.connect_timeout_s)
+    health: dict[str, ModelHealth | Presence] = {**probe.models, **providers.presences}
     tracing = tracing_to(settings.otlp_endpoint, settings.trace_ratio)
     memory = BodyMemory(settings.body_mib_in_flight * MIB // settings.workers, metrics.body_bytes.set)
-    pages = _Pages(catalog, created, metrics, probe.models, drain)
     images = _images(settings)
     results, redis = _results(settings, metrics)
     flights = Flights()
     generation = Generation(
         images,
-        engine,
+        Dispatch(engine, providers, catalog.providers),
         EngineIds((settings.engines_key or "").encode()),
         HotImages({name: model.concurrency for name, model in catalog.models.items()}),
         tracing,
@@ -90,16 +103,42 @@ def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain,
     answers = Answers(catalog, generation, results, flights, metrics.cached)
     grammars = GrammarClient(settings.grammar_url, StoredVerdicts(results, catalog), metrics.asked_about_grammar)
     promises = Promises(_schema_limits(settings))
-    chat = ChatCompletions(catalog, images, promises, grammars, answers, tracing, settings.request_timeout_s, memory)
-    estimates = Estimates(catalog, images, settings.request_timeout_s, memory)
+    routes = Routes(catalog, partial(_present, health, engine, providers))
+    budget = RetryBudget(max((model.places for model in catalog.generating.values()), default=1))
+    chat = ChatCompletions(
+        routes,
+        images,
+        promises,
+        WayOn(routes, budget, metrics.went_on, grammars, answers),
+        tracing,
+        settings.request_timeout_s,
+        catalog.limits.body_bytes,
+        memory,
+    )
+    embeddings = Embeddings(
+        catalog,
+        {name: model_identity(name, model) for name, model in catalog.embedding.items()},
+        images,
+        VectorMaking(images, engine, tracing, catalog.limits.body_bytes),
+        results,
+        flights,
+        metrics.cached,
+        tracing,
+        settings.request_timeout_s,
+        memory,
+    )
+    pages = _Pages(catalog, routes, created, metrics, health, drain)
+    previews = Previews(catalog, routes, images, promises, settings.request_timeout_s, memory)
     keys = KeyFile(settings.api_keys_file) if settings.api_keys_file else None
     flush = Flush(results, None if keys is None else settings.admins, _cannot_flush(settings))
-    routes = [
+    paths = [
         Route(PATH, chat, methods=["POST"]),
-        Route(ESTIMATE_PATH, estimates.estimate, methods=["POST"]),
+        Route(EMBEDDINGS_PATH, embeddings, methods=["POST"]),
+        Route(ESTIMATE_PATH, previews.estimate, methods=["POST"]),
+        Route(ROUTE_PATH, previews.route, methods=["POST"]),
         Route(FLUSH_PATH, flush.flush, methods=["DELETE"]),
         Route("/v1/models", pages.models),
-        Route("/v1/models/{model}", pages.model),
+        Route("/v1/models/{model:path}", pages.model),
         Route("/healthz", pages.healthz),
         Route("/readyz", pages.readyz),
         Route("/metrics", pages.metrics),
@@ -108,15 +147,18 @@ def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain,
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with probe.running(), engine, images.workers, redis, grammars, aclosing(flights):
+        async with probe.running(), engine, providers, images.workers, redis, grammars, aclosing(flights):
             log_event("gateway_started", version=__version__, models=list(catalog.models))
             if keys is None:
                 log_event("no_api_keys", logging.WARNING, reason="everybody who reaches this address is let in")
+            if catalog.providers:
+                hosts = {name: provider.host for name, provider in catalog.providers.items()}
+                log_event("data_may_leave", logging.WARNING, providers=hosts)
             yield
         tracing.close()
 
     pages_app = Starlette(
-        routes=routes,
+        routes=paths,
         lifespan=lifespan,
         exception_handlers={
             GatewayError: _on_gateway_error,
@@ -128,7 +170,17 @@ def create_app(settings: Settings, catalog: Catalog, created: int, drain: Drain,
     app: ASGIApp = _Straight(chat, pages_app)
     if keys is not None:
         app = RequireKey(app, keys)
-    return RequestTelemetry(app, metrics, {route.endpoint: route.path for route in routes})
+    return RequestTelemetry(app, metrics, {route.endpoint: route.path_format for route in paths})
+
+
+def _present(
+    health: Mapping[str, ModelHealth | Presence], ours: OpenAIHttpEngine, theirs: ProviderEngine, name: str
+) -> Present:
+    known = health[name]
+    is_there = known.state != State.UNAVAILABLE
+    if isinstance(known, Presence):
+        return Present(is_there, theirs.in_flight(name))
+    return Present(is_there, ours.in_flight(name), ours.has_refused(name))
 
 
 def _results(settings: Settings, metrics: Metrics) -> tuple[ResultStore, AbstractAsyncContextManager[object]]:
@@ -208,20 +260,29 @@ class _Pages:
     """Everything that is answered without an engine."""
 
     catalog: Catalog
+    routes: Routes
     created: int
     instruments: Metrics
-    health: Mapping[str, ModelHealth]
+    health: Mapping[str, ModelHealth | Presence]
     drain: Drain
 
     async def models(self, _: Request) -> Response:
-        return _json(model_list(self.catalog.models, self.created))
+        aliases = {alias: self.routes.models(alias) for alias in self.catalog.routing.aliases}
+        return _json(model_list(self.catalog, aliases, self.created))
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["model"]
-        model = self.catalog.models.get(name)
-        if model is None:
-            raise unknown_model(name, self.catalog)
-        return _json(model_with_status(name, model, self.created, self.health[name].state))
+        models = self.routes.models(name)
+        answerer = self.catalog.models.get(name) or self.catalog.providers.get(name)
+        if answerer is not None:
+            return _json(model_with_status(name, answerer, self.created, self.health[name].state))
+        if name in self.catalog.adapters:
+            parent, _ = self.catalog.adapters[name]
+            document = adapter_document(name, parent, self.catalog.models[parent], self.created)
+            return _json(document | {"status": self.health[parent].state})
+        states = {self.health[model].state for model in models}
+        state = next((state for state in (State.AVAILABLE, State.UNKNOWN) if state in states), State.UNAVAILABLE)
+        return _json(name_document(name, self.catalog, models, self.created) | {"status": state})
 
     async def healthz(self, _: Request) -> Response:
         return PlainTextResponse("ok")

@@ -1,4 +1,4 @@
-"""Request bytes to a small JSON document and the images that were in it, which stay where they came in.
+"""Request bytes to a small JSON document and the images and videos that were in it, which stay where they came in.
 
 A body is megabytes of base64 around a few hundred bytes that mean something. A data: URL has neither a quote nor a backslash
 in it, so its end is found at memory speed; in its place goes a stand-in, and only what remains is parsed, checked and written

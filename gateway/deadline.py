@@ -61,7 +61,9 @@ class Patience:
                 del reason
 
     def until(self, at_s: float, late: Exception) -> None:
-        """From now on the deadline is another one."""
+        """From now on the deadline is another one, unless the block ends already."""
+        if self._is_over:
+            return
         self._reason = late
         self._timeout.reschedule(at_s)
 

@@ -9,8 +9,10 @@ GatewayError
 │   ├── UnsupportedField        400  a field that exists elsewhere, with what to use instead
 │   ├── InvalidImage            400  an image that cannot be taken
 │   │   └── ImageOverLimit      400  an image, or all of a request's, beyond a limit that the message names
+│   ├── InvalidVideo            400  a video that cannot be taken
 │   ├── SchemaRefused           400  a schema whose promise could not be kept
 │   │   └── SchemaOverLimit     400  a schema beyond a limit that the message names
+│   ├── NoModelFits             400  of several models that may answer none takes the request
 │   ├── InvalidApiKey           401
 │   ├── NotAnAdmin              403
 │   ├── ModelNotFound           404
@@ -22,9 +24,11 @@ GatewayError
 ├── TryLater                    503  comes with Retry-After
 │   ├── Overloaded              503  the gateway holds as many bytes, or fetches as many images, as it may
 │   ├── EngineUnavailable       503  no engine could take it
+│   │   └── EngineLost          503  it had the request and is gone, for which that may be why
 │   └── CacheUnavailable        503  the store of answers could not be flushed
 ├── EngineFailed                502  the engine gave no usable answer
-│   └── EngineErred             502  it lives, and says that it failed on the request, which may be why
+│   ├── EngineErred             502  it lives, and says that it failed on the request, which may be why
+│   └── EnginesFailed           502  two of them in turn
 ├── IncompleteJson              502  what it answered is not the JSON that was promised
 ├── DeadlineExceeded            504  the answer did not come within the request's deadline
 ├── NotCached                   504  the caller takes stored answers only, and there is none
@@ -126,6 +130,12 @@ class ImageOverLimit(InvalidImage):
     code = "image_over_limit"
 
 
+class InvalidVideo(RequestError):
+    """A video that cannot be taken: its source, its encoding or its format."""
+
+    code = "invalid_video"
+
+
 class SchemaRefused(RequestError):
     """A schema, or what else is to constrain an answer, whose promise could not be kept; the message says what and why."""
 
@@ -136,6 +146,12 @@ class SchemaOverLimit(SchemaRefused):
     """A schema beyond a limit, which the message names with its value and the schema's own."""
 
     code = "schema_over_limit"
+
+
+class NoModelFits(RequestError):
+    """Several models may answer, and none takes the request; the message says what each lacks."""
+
+    code = "no_model_fits"
 
 
 class InvalidApiKey(RequestError):
@@ -217,11 +233,11 @@ class TryLater(GatewayError):
 
     def __init__(self, message: str, *, retry_after_s: int) -> None:
         super().__init__(message)
-        self._retry_after_s = retry_after_s
+        self.retry_after_s = retry_after_s
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"retry-after": str(self._retry_after_s)}
+        return {"retry-after": str(self.retry_after_s)}
 
 
 class Overloaded(TryLater):
@@ -236,6 +252,10 @@ class EngineUnavailable(TryLater):
     code = "model_unavailable"
 
 
+class EngineLost(EngineUnavailable):
+    """An engine had the request, and is not there any more: something in it may be why."""
+
+
 class EngineFailed(GatewayError):
     """The engine took the request and gave no usable answer."""
 
@@ -245,6 +265,15 @@ class EngineFailed(GatewayError):
 
 class EngineErred(EngineFailed):
     """The engine lives, and says that it failed on this request: something in it may be why."""
+
+
+class EnginesFailed(EngineFailed):
+    """Two engines in turn took the request and gave no usable answer: most likely it is why, and no third is asked."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        # The SDK would ask both of them twice more.
+        return {"x-should-retry": "false"}
 
 
 class IncompleteJson(GatewayError):

@@ -22,13 +22,15 @@ from gateway.settings import Settings, SettingsError
 from gateway.telemetry.logs import configure_logs
 from gateway.telemetry.metrics import METRICS_FOLDER_VARIABLE, Metrics, forget_worker, metrics_of_worker
 from gateway.tenants.keys import read_keys
+from gateway.upstream.provider_keys import read_provider_keys
 from gateway.workers import Workers
 
 
 def run(settings: Settings) -> None:
     """Serves until told to end.
 
-    Raises CatalogError, KeysError, SettingsError: the catalog or the file of keys cannot be used, or not with these settings.
+    Raises CatalogError, KeysError, ProviderKeysError, SettingsError: the catalog or a file of keys cannot be used, or not with
+    these settings.
     """
     catalog = load_catalog(settings.catalog)
     _require_room_for_one_body(settings, catalog)
@@ -45,6 +47,7 @@ def _run_workers(settings: Settings, catalog: Catalog, created: int) -> None:
     configure_logs(settings.log_level)
     if settings.api_keys_file is not None:
         read_keys(settings.api_keys_file)  # a worker that cannot would be replaced for ever
+    read_provider_keys(settings.provider_keys_file, catalog.providers)
     # Each worker listens by itself (SO_REUSEPORT): the system spreads connections over them evenly, where those who share one
     # socket take what they can get. Another program's port is found out here, since it would be shared too.
     try:
@@ -95,7 +98,7 @@ def _require_a_redis_that_can_be(settings: Settings) -> None:
 def _serve(settings: Settings, catalog: Catalog, created: int, metrics: Metrics) -> None:
     """Answers until SIGTERM or SIGINT; then lets running answers end."""
     configure_logs(settings.log_level)
-    longest_answer_s = max(model.longest_answer_s for model in catalog.models.values())
+    longest_answer_s = max(one.longest_answer_s for one in (*catalog.answerers.values(), *catalog.embedding.values()))
     drain = Drain()
     config = uvicorn.Config(
         create_app(settings, catalog, created, drain, metrics),

@@ -72,6 +72,10 @@ class Settings(BaseModel):
         bool, Field(description="Whether to listen on another address than this machine's without API keys.")
     ] = False
     engines_api_key: Annotated[SecretStr | None, Field(description="The engines' own API key (their `VLLM_API_KEY`).")] = None
+    provider_keys_file: Annotated[
+        pathlib.Path | None,
+        Field(description="The file of the keys that providers know this deployment by: a JSON object of keys by their names."),
+    ] = None
     otlp_endpoint: Annotated[
         str | None,
         Field(description="Where traces go, by OTLP over HTTP; without it there are none. Or `OTEL_EXPORTER_OTLP_ENDPOINT`."),

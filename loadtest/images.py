@@ -89,7 +89,7 @@ def body_with(payload: bytes) -> bytes:
 def refuse(body: bytes) -> None:
     """Takes the body as far as its error."""
     with suppress(ImageOverLimit):
-        understood(bytearray(body), CATALOG, LIMITS)
+        understood(bytearray(body), LIMITS)
         raise AssertionError("it was not refused")
 
 
@@ -179,7 +179,7 @@ def by_size(rounds: int) -> str:
             body = body_with(payload)
             works: dict[str, Callable[[], object]] = {
                 "shrink": partial(pixels.apply, payload, made),
-                "look": partial(understood, body, CATALOG, ROOMY),
+                "look": partial(understood, body, ROOMY),
             }
             taken = rounds_of(works, rounds, 2)
             per_second = [1000 / value for value in taken["shrink"]]

@@ -15,10 +15,20 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
+from hypothesis import settings as hypothesis_settings
 from PIL import Image
+
+from gateway.catalog.models import Catalog
+from gateway.images.sized import ImageLimits
+from gateway.pipeline.prepare import Asked, understood
 
 PATIENCE_S = 40
 """How long a caller waits for each byte, where no test is about that: machines have stood still for eleven seconds."""
+
+# How long an example takes is the machine's affair, which may stand still.
+hypothesis_settings.register_profile("patient", deadline=None)
+hypothesis_settings.load_profile("patient")
+
 
 STARTS_S = 120
 """How long a gateway or a Redis may take to start: a second, of the time in which the machine runs and has room."""
@@ -67,6 +77,14 @@ def as_data_url(image: Image.Image, form: str, **options: int) -> str:
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def asked_of(body: bytes | bytearray, catalog: Catalog, limits: ImageLimits) -> Asked:
+    """The request in `body`, as the model that it names is asked it."""
+    request = understood(body, limits)
+    name = request.request.model
+    request.check(name, catalog.models[name])
+    return request.of(name, catalog.models[name])
 
 
 def free_port() -> int:

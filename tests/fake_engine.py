@@ -1,10 +1,13 @@
 """An engine of our own, for what the real one cannot be made to do on demand. It records what it is asked."""
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import json
 import math
 import socket
+import struct
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -42,6 +45,8 @@ class FakeEngine:
         self.documents.append(document)
         if self.answer is not None:
             return await self.answer(request)
+        if request.url.path.endswith("/embeddings"):
+            return embeddings(document)
         return stream(["a", "b"]) if document.get("stream") else completion("hello")
 
     def counting(self, app: ASGIApp) -> ASGIApp:
@@ -66,7 +71,7 @@ class FakeEngine:
 
     def calls(self, about: str) -> int:
         """How often it was asked something that has the words `about` in its messages."""
-        return sum(about in json.dumps(document["messages"]) for document in list(self.documents))
+        return sum(about in json.dumps(document.get("messages")) for document in list(self.documents))
 
     def reset(self) -> None:
         self.is_well = True
@@ -82,6 +87,31 @@ def completion(content: str) -> Response:
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
     document = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "tiny", "choices": [choice]}
     return JSONResponse(document | {"usage": usage})
+
+
+DIMENSIONS = 4
+
+
+def vector(about: str) -> list[float]:
+    """A vector of words, or of an image's URL, that is no other's: 32-bit floats."""
+    digest = hashlib.sha256(about.encode()).digest()
+    return [value / 256 for value in digest[:DIMENSIONS]]
+
+
+def embeddings(document: dict[str, Any]) -> Response:
+    """As vLLM 0.32 answers, in the encoding that is asked for."""
+    abouts = document.get("input") or [document["messages"][0]["content"][0]["image_url"]["url"]]
+    packed = [base64.b64encode(struct.pack(f"<{DIMENSIONS}f", *vector(about))).decode() for about in abouts]
+    return vectors(packed if document.get("encoding_format") == "base64" else [vector(about) for about in abouts])
+
+
+def vectors(embedded: Sequence[Any]) -> Response:
+    """vLLM's answer with these as its vectors; each cost three tokens."""
+    data = [{"index": index, "object": "embedding", "embedding": embedding} for index, embedding in enumerate(embedded)]
+    tokens = 3 * len(data)
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0, "prompt_tokens_details": None}
+    head = {"id": f"embd-{uuid.uuid4().hex}", "object": "list", "created": 1_700_000_000, "model": "tiny"}
+    return JSONResponse(head | {"data": data, "usage": usage})
 
 
 def event(delta: str) -> bytes:
@@ -266,6 +296,7 @@ def running_fake_engine() -> Iterator[FakeEngine]:
     engine = FakeEngine(url=f"http://127.0.0.1:{port}")
     routes = [
         Route("/{model}/v1/chat/completions", engine.handle, methods=["POST"]),
+        Route("/{model}/v1/embeddings", engine.handle, methods=["POST"]),
         Route("/{model}/health", engine.health),
     ]
     app = engine.counting(Starlette(routes=routes))

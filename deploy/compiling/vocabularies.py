@@ -15,13 +15,17 @@ Vocabulary: TypeAlias = xgr.TokenizerInfo
 
 
 def load_vocabularies(catalog: Catalog) -> Mapping[str, Vocabulary]:
-    """The vocabulary of each model by its name, one of bytes where the tokenizer cannot be loaded; the log says so once."""
+    """The vocabulary of each model that writes, by its name; where its tokenizer cannot be loaded, one of bytes.
+
+    The log says so once.
+    """
     loaded: dict[tuple[str, str | None, bool], Vocabulary] = {}
-    for name, model in catalog.models.items():
+    models = catalog.generating.items()
+    for name, model in models:
         source = (model.source, model.revision, model.trust_remote_code)
         if source not in loaded:
             loaded[source] = _vocabulary(name, model)
-    return {name: loaded[model.source, model.revision, model.trust_remote_code] for name, model in catalog.models.items()}
+    return {name: loaded[model.source, model.revision, model.trust_remote_code] for name, model in models}
 
 
 def byte_vocabulary() -> Vocabulary:

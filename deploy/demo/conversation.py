@@ -31,14 +31,15 @@ class ProductInspectionResult(BaseModel):
 
 
 def hold_conversation(url: str) -> None:
-    """Asks the gateway at `url` what its models are, and each of them about a picture of a part.
+    """Asks the gateway at `url` what its models are, and each that answers chats about a picture of a part.
 
     Raises openai.OpenAIError, pydantic.ValidationError: an answer did not come, or does not fit the schema.
     """
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="unused")
     print(f'\n>>> client = OpenAI(base_url="{url}/v1")\n>>> client.models.list()')
-    names = [model.id for model in client.models.list()]
-    print(", ".join(names))
+    models = list(client.models.list())
+    print(", ".join(model.id for model in models))
+    names = [model.id for model in models if (model.model_extra or {})["kind"] == "generate"]
     picture = _picture()
     print(f"\n{_NOISE}")
     _ask_in_words(client, names[0], picture)

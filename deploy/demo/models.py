@@ -61,7 +61,11 @@ _CHAT_TEMPLATE = """\
 {{- message.content -}}
 {%- elif message.content -%}
 {%- for part in message.content -%}
+{%- if part.type == 'video' -%}
+{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}
+{%- else -%}
 {{- part.text if part.type == 'text' else '<|vision_start|><|image_pad|><|vision_end|>' -}}
+{%- endif -%}
 {%- endfor -%}
 {%- endif -%}
 {%- for call in message.tool_calls or [] -%}

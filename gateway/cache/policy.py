@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from gateway.catalog.models import Model
+from gateway.catalog.entry import Answerer
 from gateway.errors import InvalidField
 from gateway.wire.chat import ChatCompletionRequest
 
@@ -69,8 +69,10 @@ def _seconds(argument: str) -> int:
     return min(int(argument[:10]) if len(argument) > 10 else int(argument), _LONGEST_AGE_S)
 
 
-def is_shared(request: ChatCompletionRequest, defaults: Mapping[str, Any], model: Model, control: CacheControl) -> bool:
+def is_shared(request: ChatCompletionRequest, defaults: Mapping[str, Any], model: Answerer, control: CacheControl) -> bool:
     """Whether the answer to `request` may be another's as well, stored or in the making; `defaults` are the model's."""
+    if request.has_videos:
+        return False  # keys know images
     if request.stream_options is not None and request.stream_options.continuous_usage_stats:
         return False  # what each of its pieces says of tokens is not known of another's
     match model.cache.answers:
@@ -80,6 +82,11 @@ def is_shared(request: ChatCompletionRequest, defaults: Mapping[str, Any], model
             return control.asks
         case "deterministic":
             return _is_deterministic(request, defaults)
+
+
+def embeddings_are_shared(model: Answerer, control: CacheControl) -> bool:
+    """Whether what `model` makes may be another's as well: there is no chance in it, so that it would come out the same."""
+    return model.cache.answers != "asked" or control.asks
 
 
 def _is_deterministic(request: ChatCompletionRequest, defaults: Mapping[str, Any]) -> bool:

@@ -10,8 +10,9 @@ no size that is sent can make that one do nothing, too. And most processors enla
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,6 +24,10 @@ Positive = Annotated[int, Field(ge=1)]
 _Pair = Annotated[tuple[Positive, Positive], Field(strict=False)]
 Pairs = Annotated[tuple[_Pair, ...], Field(strict=False, min_length=1)]
 """Lists of two numbers, as YAML and JSON have them."""
+
+
+_LOW_SIDE_PIXELS = 512
+"""OpenAI's `detail: low` fits an image into 512x512."""
 
 
 class UnfitSize(Exception):
@@ -114,6 +119,28 @@ class ImageRule(BaseModel, ABC):
             return False
 
 
+Sizes: TypeAlias = Callable[[int, int, str | None], tuple[Size, int]]
+"""From an image's width, height and `detail` to the size to send and its tokens."""
+
+
+@lru_cache(maxsize=256)
+def sizes(rule: ImageRule, max_pixels: int | None, auto_detail: str) -> Sizes:
+    """What becomes of images by `rule`, within `max_pixels`; `auto_detail` is what `auto` means, and nothing said.
+
+    One function for all models of which these are the same. Sizes come again, and what it gave lately it does not work out
+    anew: a request may be measured for several models. Called, it raises UnfitSize as the rule does.
+    """
+    close, low = Budget(max_pixels, None), Budget(max_pixels, _LOW_SIDE_PIXELS)
+
+    @lru_cache(maxsize=1024)
+    def sent(width: int, height: int, detail: str | None) -> tuple[Size, int]:
+        meant = auto_detail if detail in (None, "auto") else detail
+        size = rule.sent_size(width, height, low if meant == "low" else close)
+        return size, rule.tokens(*size)
+
+    return sent
+
+
 def fitted(width: int, height: int, budget: Budget) -> Size:
     """The largest size of this aspect within `budget`, in whole numbers only; (width, height) if that is within it."""
     size = width, height
@@ -177,16 +204,20 @@ class QwenRule(ImageRule):
                 f"this model takes up to {MAX_QWEN_ASPECT}:1"
             )
         least, most = self._limits
-        if self._is_over(width, height, most):
+        aligned = self._aligned(width, height)
+        if pixels(aligned) > most:
             return self._shrunk_to(width, height, most)
-        aligned = _rounded(width, self._factor), _rounded(height, self._factor)
         if pixels(aligned) >= least:
             return aligned
         beta = math.sqrt(least / (height * width))
         return math.ceil(width * beta / self._factor) * self._factor, math.ceil(height * beta / self._factor) * self._factor
 
+    def _aligned(self, width: int, height: int) -> Size:
+        factor = self._factor
+        return round(width / factor) * factor, round(height / factor) * factor
+
     def _is_over(self, width: int, height: int, max_pixels: int) -> bool:
-        return _rounded(width, self._factor) * _rounded(height, self._factor) > max_pixels
+        return pixels(self._aligned(width, height)) > max_pixels
 
     def _shrunk_to(self, width: int, height: int, max_pixels: int) -> Size:
         factor, beta = self._factor, math.sqrt((height * width) / max_pixels)
@@ -203,8 +234,10 @@ class QwenRule(ImageRule):
         over = self._is_over(width, height, allowed)
         if fitted(width, height, budget) != (width, height) or (over and allowed < most):
             return self._fitted_to_patches(width, height, allowed, budget.max_side)
+        if not over:
+            return width, height
         sent = smaller(self._resized(width, height), (width, height))
-        return sent if over and self._sees_alike(sent, (width, height)) else (width, height)
+        return sent if self._sees_alike(sent, (width, height)) else (width, height)
 
     def _fitted_to_patches(self, width: int, height: int, max_pixels: int, max_side: int | None) -> Size:
         factor = self._factor
@@ -219,10 +252,6 @@ class QwenRule(ImageRule):
 
 MAX_QWEN_ASPECT = 200
 """T/qwen2_vl/image_processing_qwen2_vl.py `smart_resize`; the same for Qwen2.5-VL and Qwen3-VL."""
-
-
-def _rounded(side: int, factor: int) -> int:
-    return round(side / factor) * factor
 
 
 class Qwen3Rule(QwenRule):
@@ -252,9 +281,7 @@ class LlavaRule(ImageRule):
         return (self.crop_size.height // self.patch_size) ** 2 + (self.vision_feature_select_strategy == "full") + 1
 
     def _resized(self, width: int, height: int) -> Size:
-        edge, short, long = self.size.shortest_edge, min(width, height), max(width, height)
-        longer = int(edge * long / short)
-        return (edge, longer) if width <= height else (longer, edge)
+        return _with_shorter_side(self.size.shortest_edge, width, height)
 
 
 class Gemma3Rule(ImageRule):
@@ -292,3 +319,44 @@ class Blip2Rule(ImageRule):
 
     def _resized(self, width: int, height: int) -> Size:  # noqa: ARG002  # every size becomes the same
         return self.size.width, self.size.height
+
+
+class ClipRule(ImageRule):
+    """CLIP: the shorter side becomes 224, and the middle 224x224 are cut out and looked at.
+
+    T/clip/image_processing_clip.py; V/clip.py, where an image is one token of a prompt of its own: the class token. What is
+    sent is what the resize gives; the crop comes after.
+    """
+
+    size: ShortestEdge = ShortestEdge(shortest_edge=224)
+    crop_size: HeightWidth = HeightWidth(height=224, width=224)
+
+    def tokens(self, width: int, height: int) -> int:  # noqa: ARG002  # every size costs the same
+        """See `ImageRule`."""
+        return 1
+
+    def _resized(self, width: int, height: int) -> Size:
+        return _with_shorter_side(self.size.shortest_edge, width, height)
+
+
+class SiglipRule(ImageRule):
+    """SigLIP: every image becomes 224x224, whatever its aspect.
+
+    T/siglip/image_processing_siglip.py; V/siglip.py, where an image is one token of a prompt of its own: what its pooling head
+    makes of all patches.
+    """
+
+    size: HeightWidth = HeightWidth(height=224, width=224)
+
+    def tokens(self, width: int, height: int) -> int:  # noqa: ARG002  # every size costs the same
+        """See `ImageRule`."""
+        return 1
+
+    def _resized(self, width: int, height: int) -> Size:  # noqa: ARG002  # every size becomes the same
+        return self.size.width, self.size.height
+
+
+def _with_shorter_side(edge: int, width: int, height: int) -> Size:
+    """transformers' get_resize_output_image_size, for a `size` of `shortest_edge` alone."""
+    longer = int(edge * max(width, height) / min(width, height))
+    return (edge, longer) if width <= height else (longer, edge)

@@ -9,11 +9,17 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.catalog.models import Cache, Catalog, Hardware, KvCache, Limits, Model
+from gateway.catalog.entry import Cache
+from gateway.catalog.models import Adapter, Autoscaling, Catalog, Hardware, KvCache, Limits, Model
+from gateway.catalog.providers import Provider
+from gateway.catalog.routes import Routing, Rule
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 
-_ENTRIES: tuple[type[BaseModel], ...] = (Catalog, Hardware, Limits, Model, KvCache, Cache)
+_ENTRIES: tuple[type[BaseModel], ...] = (
+    *(Catalog, Hardware, Limits, Model, KvCache, Cache, Adapter, Autoscaling),
+    *(Provider, Routing, Rule),
+)
 
 
 class CatalogError(Exception):
@@ -109,7 +115,7 @@ def _reason(detail: ErrorDetails) -> str:
 
 
 def _suggestion(key: str) -> str:
-    known = [field for entry in _ENTRIES for field in entry.model_fields]
+    known = [field.alias or name for entry in _ENTRIES for name, field in entry.model_fields.items()]
     near = difflib.get_close_matches(key, known, n=1)
     return f", did you mean {near[0]}?" if near else ""
 

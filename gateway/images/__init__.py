@@ -1,6 +1,7 @@
-"""The images of a request: pipeline/images.py puts these together.
+"""The images of a request, and its videos: pipeline/images.py puts these together.
 
-source.py          where an image comes from, and whether that can be taken
+source.py          where an image or a video comes from, and whether that can be taken
+videos.py          which files are passed on as videos
 addresses.py       where a URL points, and whether images may come from there
 fetch.py           the bytes behind a URL
 encoded.py         an image as it came, base64 or bytes, read in places

@@ -1,19 +1,17 @@
 """What an image becomes for a model, known from its first bytes: refused, passed on or shrunk, and its number of tokens."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from gateway.catalog.image_rules import Budget, UnfitSize
-from gateway.catalog.models import MIB, Model
+from gateway.catalog.entry import Answerer
+from gateway.catalog.image_rules import UnfitSize
+from gateway.catalog.models import MIB
 from gateway.errors import ImageOverLimit, InvalidImage
 from gateway.images.encoded import Base64Image
 from gateway.images.header import ImageHeader, UnreadableHeader, read_header
 from gateway.images.normalise import AS_IT_CAME, Recipe, recipe
 
 Detail = Literal["auto", "low", "high", "original"]
-
-_LOW_SIDE_PIXELS = 512
-"""OpenAI's `detail: low` fits an image into 512x512."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +34,13 @@ class Image:
     header: ImageHeader
 
 
-@dataclass(frozen=True, slots=True)
-class SizedImage:
+class SizedImage(NamedTuple):
     """An image as one model will get it: upright, of `width` x `height` pixels, which take `tokens` of its prompt.
 
-    `recipe` is what is to be done to it for that; None where it is passed on as it came.
+    `recipe` is what is to be done to it for that; None where it is passed on as it came. `told_detail` is how closely the model
+    is told to look; None where it is told nothing.
+
+    A tuple, which is made in a third of the time: each choice of a model makes one of every image.
     """
 
     image: Image
@@ -48,11 +48,13 @@ class SizedImage:
     height: int
     tokens: int
     recipe: Recipe | None
+    told_detail: Detail | None = None
 
     @property
     def recipe_text(self) -> str:
         """What is done to it, as a cache key may hold it: with the image's digest it says what the model gets."""
-        return AS_IT_CAME if self.recipe is None else str(self.recipe)
+        made = AS_IT_CAME if self.recipe is None else str(self.recipe)
+        return made if self.told_detail is None else f"{made}, detail {self.told_detail}"
 
 
 def measured(encoded: Base64Image, limits: ImageLimits, param: str) -> Image:
@@ -101,16 +103,15 @@ def check_together(images: list[Image], limits: ImageLimits) -> None:
         raise ImageOverLimit(message, param="messages")
 
 
-def sized(image: Image, detail: Detail | None, model: Model, param: str) -> SizedImage:
+def sized(image: Image, detail: Detail | None, model: Answerer, param: str) -> SizedImage:
     """The image as `model` gets it.
 
     Raises InvalidImage, naming `param`: the model cannot take an image of that size.
     """
-    asked = model.auto_detail if detail in (None, "auto") else detail
-    budget = Budget(max_pixels=model.max_image_pixels, max_side=_LOW_SIDE_PIXELS if asked == "low" else None)
+    upright_size = image.header.upright_size
     try:
-        size = model.image_rule.sent_size(*image.header.upright_size, budget)
-        tokens = model.image_rule.tokens(*size)
+        size, tokens = model.image_sizes(*upright_size, detail)
     except UnfitSize as error:
         raise InvalidImage(str(error), param=param) from error
-    return SizedImage(image, *size, tokens, recipe(image.header, size))
+    made = None if size == upright_size else recipe(image.header, size)
+    return SizedImage(image, *size, tokens, made, detail if model.reads_detail else None)

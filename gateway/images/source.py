@@ -1,4 +1,4 @@
-"""Where an image comes from, and whether that can be taken."""
+"""Where an image or a video comes from, and whether that can be taken."""
 
 import binascii
 import re
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pybase64
 
 from gateway.body import DataUrl
-from gateway.errors import InvalidImage, shortened
+from gateway.errors import InvalidImage, RequestError, shortened
 from gateway.images.encoded import Base64Image
 
 _DATA_URL = re.compile(r"(?i:data):([^,;]*)((?:;[^,;]*)*);base64,")
@@ -39,11 +39,18 @@ def image_of_url(url: str, param: str) -> Base64Image | RemoteImage:
             "Send the bytes: data:image/png;base64,...",
             param=param,
         )
-    header = _DATA_URL.match(url[:_HEADER_AT_MOST_CHARACTERS])
-    if header is None:
+    found = split_data_url(url)
+    if found is None:
         raise InvalidImage("A data: URL must have the form data:image/png;base64,...", param=param)
-    _check_media_type(header[1], param)
-    return Base64Image(_whole(url[header.end() :], param))
+    media_type, payload = found
+    _check_media_type(media_type, param)
+    return Base64Image(whole_base64(payload, param, InvalidImage))
+
+
+def split_data_url(url: str) -> tuple[str, str] | None:
+    """The media type and the base64 of a data: URL; None where it has another form."""
+    header = _DATA_URL.match(url[:_HEADER_AT_MOST_CHARACTERS])
+    return None if header is None else (header[1], url[header.end() :])
 
 
 def image_of_data_url(url: DataUrl, param: str) -> Base64Image:
@@ -60,9 +67,10 @@ def _check_media_type(media_type: str, param: str) -> None:
         raise InvalidImage(f"Media type '{shortened(media_type)}' is not supported: PNG, JPEG, WebP and GIF are.", param=param)
 
 
-def _whole(payload: str, param: str) -> bytes:
+def whole_base64(payload: str, param: str, kind: type[RequestError]) -> bytes:
+    """The base64 as bytes, known to be valid. Raises an error of that `kind`, naming `param`."""
     try:
         pybase64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InvalidImage("The data: URL does not hold valid base64, padded and without line breaks.", param=param) from error
+        raise kind("The data: URL does not hold valid base64, padded and without line breaks.", param=param) from error
     return payload.encode()

@@ -15,6 +15,7 @@ from gateway.cache.key import ImageIdentity, answer_key, model_identity, samplin
 from gateway.cache.policy import CacheControl, is_shared
 from gateway.cache.results import Address, Claim, ResultStore, Stored
 from gateway.cache.single_flight import SHARED_BYTES, Flight, Flights
+from gateway.catalog.entry import Answerer
 from gateway.catalog.models import Catalog
 from gateway.deadline import Patience
 from gateway.errors import DeadlineExceeded, EngineErred, NotCached
@@ -52,7 +53,12 @@ class Answers:
         flights: Flights,
         count: Callable[[str, Result], None],
     ) -> None:
-        self._models = {name: (model_identity(name, model), sampling_defaults(model)) for name, model in catalog.models.items()}
+        asked_for = [(name, None) for name in catalog.answerers] + list(catalog.adapters.values())
+        self._models = {
+            (name, adapter): (model_identity(name, model, adapter), sampling_defaults(model))
+            for name, adapter in asked_for
+            for model in (catalog.answerers[name],)
+        }
         self._generation = generation
         self._store = store
         self._flights = flights
@@ -64,9 +70,7 @@ class Answers:
         Raises InvalidField: the header cache-control is wrong; NotCached; what `Generation.answer` and the relay raise.
         """
         control = CacheControl.of(call.headers)
-        _, defaults = self._models[call.model]
-        shared = is_shared(call.asked.request, defaults, call.asked.model, control)
-        address = self._address(call, call.identities) if shared else None
+        address = self._shared_address(call, control)
         stored = await self._stored(address, control) if address is not None else None
         if stored is not None:
             await self._send_stored(call, stored, "hit", send)
@@ -79,8 +83,29 @@ class Answers:
         else:
             await self._fresh(call, address, send)
 
+    async def answer_stored(self, call: Call, send: Send) -> bool:
+        """Sends the stored answer, if there is one that the caller takes.
+
+        Raises InvalidField: the header cache-control is wrong.
+        """
+        control = CacheControl.of(call.headers)
+        address = self._shared_address(call, control)
+        if address is None or not control.takes_stored:
+            return False
+        stored = self._store.at_hand(address) or await self._store.get(address)
+        if stored is None or not control.takes_age(age_s(stored)):
+            return False
+        await self._send_stored(call, stored, "hit", send)
+        return True
+
+    def _shared_address(self, call: Call, control: CacheControl) -> Address | None:
+        """Where the answer is stored, or will be; None where it is nobody else's."""
+        _, defaults = self._models[call.asked.name, call.asked.adapter]
+        shared = is_shared(call.asked.request, defaults, call.asked.model, control)
+        return self._address(call, call.identities) if shared else None
+
     def _address(self, call: Call, images: list[ImageIdentity]) -> Address:
-        identity, defaults = self._models[call.model]
+        identity, defaults = self._models[call.asked.name, call.asked.adapter]
         return Address(
             call.tenant, call.model, answer_key(identity, defaults, call.tenant, images, call.asked.request, room=call.room)
         )
@@ -92,7 +117,7 @@ class Answers:
         stored = self._store.at_hand(address)
         if stored is None and (control.only_if_cached or control.no_store):
             stored = await self._store.get(address)
-        return stored if stored is not None and control.takes_age(_age_s(stored)) else None
+        return stored if stored is not None and control.takes_age(age_s(stored)) else None
 
     async def _straight(self, call: Call, send: Send) -> None:
         """From an engine, as fast as the client reads, and for nobody else."""
@@ -116,7 +141,7 @@ class Answers:
             if flight.found is None:
                 await self._send_flight(call, flight, "joined" if joined else "miss", send)
                 return
-            if control.takes_age(_age_s(flight.found)):
+            if control.takes_age(age_s(flight.found)):
                 # What had been made by then may still have been on its way to the store.
                 await self._send_stored(call, flight.found, "hit" if flight.found.stored_at_s < came_s else "joined", send)
                 return
@@ -147,7 +172,7 @@ class Answers:
     async def _send_stored(self, call: Call, stored: Stored, result: Result, send: Send) -> None:
         headers = self._headers(call, result)
         if result == "hit":
-            headers["age"] = str(int(_age_s(stored)))
+            headers["age"] = str(int(age_s(stored)))
         await _send_answer(call, stored.answer, headers, send)
 
     def _headers(self, call: Call, result: Result) -> dict[str, str]:
@@ -156,7 +181,7 @@ class Answers:
 
     async def _fly(self, call: Call, address: Address, flight: Flight) -> None:
         """Has the answer found or made, once for all gateways."""
-        async with _flying(call) as share:
+        async with flying(call.share, call.asked.model) as share:
             if not call.images or call.asked.model.cache.identity == "bytes":
                 await self._find_or_make(call, share, address, flight)
                 return
@@ -219,7 +244,7 @@ class Answers:
             await asyncio.sleep(_RENEW_EVERY_S)
 
     async def _fly_alone(self, call: Call, address: Address, flight: Flight) -> None:
-        async with _flying(call) as share:
+        async with flying(call.share, call.asked.model) as share:
             stored = await self._make(call, share, flight)
             if stored is not None:
                 await self._store.put(address, stored, call.asked.model.cache.ttl_s)
@@ -265,14 +290,14 @@ def _may_be_cut(asked: Asked, usage: Mapping[str, int]) -> bool:
 
 
 @asynccontextmanager
-async def _flying(call: Call) -> AsyncIterator[Share]:
+async def flying(asked: Share, model: Answerer) -> AsyncIterator[Share]:
     """What a flight has: the model's time, as each who waits for it has a deadline of his own, and what its call holds.
 
     That stays held, though its client may leave before the others do.
     """
-    longest_s = call.asked.model.longest_answer_s
+    longest_s = model.longest_answer_s
     until_s = asyncio.get_running_loop().time() + longest_s
-    with call.share.held() as share:
+    with asked.held() as share:
         async with Patience(until_s, DeadlineExceeded(f"The answer did not come within {longest_s:g} s.")):
             yield share
 
@@ -293,7 +318,8 @@ async def _send_answer(call: Call, answer: bytes, headers: Mapping[str, str], se
         await send_whole(renewed(answer, answer_id, created), headers, send)
 
 
-def _age_s(stored: Stored) -> float:
+def age_s(stored: Stored) -> float:
+    """How long ago it was given, in seconds."""
     return max(0.0, time.time() - stored.stored_at_s)
 
 

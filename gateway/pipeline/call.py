@@ -5,39 +5,78 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from starlette.types import Scope
+
 from gateway.cache.key import ImageIdentity
+from gateway.cache.policy import HEADER as CACHE_CONTROL
+from gateway.catalog.providers import Provider
 from gateway.images.sized import SizedImage
 from gateway.memory import Share
 from gateway.pipeline.images import told
 from gateway.pipeline.prepare import Asked
 from gateway.structured.promise import Promise
 from gateway.telemetry.request import RequestRecord
+from gateway.wire.chat import ChatCompletionRequest
 
+ROUTE_HEADER = "x-fovea-route"
 RELAXED_HEADER = "x-fovea-schema-relaxed"
 _SHOWN_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Call:
-    """One request on its way.
+class Caller:
+    """Who asks, whichever model answers in the end.
 
-    `promise` is what its answer has to be. `images` are all here, with the sizes that the model gets; nothing of them
-    has been decoded. `headers` are the client's, and `share` counts the bytes that the request holds. `until_s` is when its
-    caller is gone, by the event loop's clock, and `room` how many tokens a second answer may have, if he says so.
+    `headers` are the client's, and `share` counts the bytes that the request holds. `room` is how many tokens a second answer
+    may have, if he says so.
+    """
+
+    headers: Mapping[str, str]
+    record: RequestRecord
+    share: Share
+    room: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One request on its way to one model.
+
+    `promise` is what its answer has to be. `images` are all here, with the sizes that the model gets; nothing of them has been
+    decoded. `until_s` is when its caller is gone, by the event loop's clock, and `route` how it came to the model.
     """
 
     asked: Asked
     promise: Promise
     images: list[SizedImage]
-    headers: Mapping[str, str]
-    record: RequestRecord
-    share: Share
+    caller: Caller
     until_s: float
-    room: int | None
+    route: str
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.caller.headers
+
+    @property
+    def record(self) -> RequestRecord:
+        return self.caller.record
+
+    @property
+    def share(self) -> Share:
+        return self.caller.share
+
+    @property
+    def room(self) -> int | None:
+        return self.caller.room
 
     @property
     def model(self) -> str:
-        return self.asked.request.model
+        """The catalog's name of it."""
+        return self.asked.name
+
+    @property
+    def constrained(self) -> ChatCompletionRequest:
+        """What is asked of the model: an engine has schemas in the form that it enforces, a provider has the caller's."""
+        return self.asked.request if isinstance(self.asked.model, Provider) else self.promise.constrained
 
     @property
     def tenant(self) -> str:
@@ -57,7 +96,16 @@ class Call:
     @property
     def answer_headers(self) -> dict[str, str]:
         """What the response says about how the request was taken."""
-        return self.asked.headers | relaxed(self.promise) | told(self.images)
+        return self.asked.headers | {ROUTE_HEADER: self.route} | relaxed(self.promise) | told(self.images)
+
+
+def headers_of(scope: Scope) -> dict[str, str]:
+    """A request's headers. Of one that comes twice the first counts, but for the one that is a list."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+    if CACHE_CONTROL in headers:
+        lines = [value.decode("latin-1") for name, value in scope["headers"] if name == CACHE_CONTROL.encode()]
+        headers[CACHE_CONTROL] = ", ".join(lines)
+    return headers
 
 
 def relaxed(promise: Promise) -> dict[str, str]:

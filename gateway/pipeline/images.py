@@ -1,14 +1,14 @@
 """The images of a request as its model gets them: fetched where they are elsewhere, shrunk where they are over their budget."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 import pybase64
 
-from gateway.catalog.models import Model
+from gateway.catalog.entry import Answerer
 from gateway.errors import InvalidField, InvalidImage, Overloaded
 from gateway.images.encoded import Base64Image
 from gateway.images.fetch import CannotFetch, ImageFetcher, NoTurn
@@ -19,7 +19,7 @@ from gateway.images.sized import Image, ImageLimits, SizedImage, check_together,
 from gateway.images.source import RemoteImage
 from gateway.images.workers import CannotStart, PixelWorkers
 from gateway.memory import Share
-from gateway.pipeline.prepare import Asked, AskedImage, Pieces
+from gateway.pipeline.prepare import AskedImage, Pieces
 
 IMAGE_SIZES_HEADER = "x-fovea-image-sizes"
 
@@ -35,14 +35,13 @@ class Images:
     workers: PixelWorkers
     made: MadeImages
 
-    async def here(self, asked: Asked, share: Share) -> list[Image]:
+    async def here(self, asked: Sequence[AskedImage], share: Share) -> list[Image]:
         """The images, all of them here; the bytes of those that are fetched are counted in `share` as they come.
 
         Raises InvalidImage, ImageOverLimit, Overloaded.
         """
         images = await _all(
-            self._fetched(one.image, one.param, share) if isinstance(one.image, RemoteImage) else one.image
-            for one in asked.images
+            self._fetched(one.image, one.param, share) if isinstance(one.image, RemoteImage) else one.image for one in asked
         )
         check_together(images, self.limits)
         return images
@@ -58,23 +57,23 @@ class Images:
         share.grow(len(payload) - len(fetched))
         return measured(Base64Image(payload), self.limits, param)
 
-    async def pixel_identities(self, asked: Asked, images: list[SizedImage], share: Share) -> list[bytes]:
+    async def pixel_identities(self, asked: Sequence[AskedImage], images: list[SizedImage], share: Share) -> list[bytes]:
         """For each image 32 bytes that are another's only where the model sees the same of both.
 
         What is shrunk for that is counted in `share`, and is there for `replaced`. Raises as that does.
         """
-        return await _all(self._identity(image, one.param, share) for one, image in zip(asked.images, images, strict=True))
+        return await _all(self._identity(image, one.param, share) for one, image in zip(asked, images, strict=True))
 
     async def _identity(self, image: SizedImage, param: str, share: Share) -> bytes:
         with _told_of(param):
             return await self.made.pixel_identity(image, share)
 
-    async def replaced(self, asked: Asked, images: list[SizedImage], share: Share) -> list[Pieces | None]:
+    async def replaced(self, asked: Sequence[AskedImage], images: list[SizedImage], share: Share) -> list[Pieces | None]:
         """For each image the data: URL that takes the place of its own; None for one that is passed on as it came.
 
         What is made is counted in `share`. Raises InvalidImage: its bytes cannot be decoded; Overloaded.
         """
-        return await _all(self._replacement(one, image, share) for one, image in zip(asked.images, images, strict=True))
+        return await _all(self._replacement(one, image, share) for one, image in zip(asked, images, strict=True))
 
     def _replacement(
         self, asked: AskedImage, sized: SizedImage, share: Share
@@ -85,12 +84,12 @@ class Images:
             return _data_url(sized.image.header.format, sized.image.encoded.payload)
         return None
 
-    async def check(self, asked: Asked, images: list[SizedImage]) -> None:
+    async def check(self, asked: Sequence[AskedImage], images: list[SizedImage]) -> None:
         """Decodes the images that were passed on as they came, to tell whether one of them is why an engine failed.
 
         vLLM 0.32 answers 500 where Pillow raises anything else than an OSError. Raises InvalidImage: that one is damaged.
         """
-        for one, image in zip(asked.images, images, strict=True):
+        for one, image in zip(asked, images, strict=True):
             if image.recipe is None:
                 with suppress(Undecodable, CannotStart):  # for want of time or memory, which says nothing about the image
                     await self._check(image.image, one.param)
@@ -117,20 +116,29 @@ def _told_of(param: str) -> Iterator[None]:
         raise Overloaded("No process could be started to decode an image.", retry_after_s=1) from error
 
 
-def fitted(asked: Asked, images: list[Image], name: str, model: Model) -> list[SizedImage]:
+def fitted(asked: Sequence[AskedImage], images: list[Image], name: str, model: Answerer) -> list[SizedImage]:
     """The images as the model named `name` gets them.
 
     Raises InvalidImage; InvalidField: together they are longer than its context.
     """
-    fitted = [sized(image, one.detail, model, one.param) for one, image in zip(asked.images, images, strict=True)]
-    tokens = sum(image.tokens for image in fitted)
+    fitted = all_sized(asked, images, model)
+    check_context(sum(image.tokens for image in fitted), name, model)
+    return fitted
+
+
+def all_sized(asked: Sequence[AskedImage], images: list[Image], model: Answerer) -> list[SizedImage]:
+    """The images as `model` gets them, however long they are. Raises InvalidImage."""
+    return [sized(image, one.detail, model, one.param) for one, image in zip(asked, images, strict=True)]
+
+
+def check_context(tokens: int, name: str, model: Answerer) -> None:
+    """Passes images of so many `tokens` together that the context of the model named `name` has room. Raises InvalidField."""
     if tokens > model.context_tokens:
         message = (
             f"The images become {tokens} tokens; context_tokens of '{name}' is {model.context_tokens}. "
             "Send fewer, smaller ones, or ask for detail: low."
         )
         raise InvalidField(message, param="messages", reason="context_length_exceeded")
-    return fitted
 
 
 def told(images: list[SizedImage]) -> dict[str, str]:

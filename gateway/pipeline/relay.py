@@ -8,42 +8,46 @@ from gateway.errors import EngineFailed, GatewayError
 from gateway.structured.kept import BrokenPromise, KeptStream
 from gateway.structured.promise import Promise
 from gateway.upstream.engine import EngineAnswer
-from gateway.upstream.failures import failure_in_answer
-from gateway.wire.sse import error_event, says_done, split_events, until_error, whole_events
+from gateway.wire.sse import error_event, is_error, says_done, says_something, split_events, until_error, whole_events
 
 _STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 
 
-async def whole_body(model: str, answer: EngineAnswer) -> bytes:
+async def whole_body(answer: EngineAnswer) -> bytes:
     """The answer once all of it is here, so that one which breaks off can still become an error.
 
     Raises GatewayError: it broke off, is an error after all, or is not said to be a JSON object or does not begin as one.
     """
-    body = b"".join([chunk async for chunk in answer.chunks])
+    # Blanks before it keep connections to some providers alive.
+    body = b"".join([chunk async for chunk in answer.chunks]).lstrip()
     if not answer.content_type.startswith("application/json") or body[:1] != b"{":
         raise EngineFailed("The engine's answer is not a JSON object.")
-    if body.startswith(b'{"error"'):
-        raise failure_in_answer(model, body)
+    if is_error(body):
+        raise answer.failure(body)
     return body
 
 
-async def checked_events(model: str, answer: EngineAnswer) -> AsyncGenerator[bytes, None]:
-    """The answer's events, one or more at a time.
+async def checked_events(answer: EngineAnswer) -> AsyncGenerator[bytes, None]:
+    """The answer's events, one or more at a time; comments alone are no beginning, as all may still go wrong after them.
 
     Raises GatewayError: it is no stream, an event is the engine's error, or the answer ended without its end.
     """
     if not answer.content_type.startswith("text/event-stream"):
         raise EngineFailed("The engine's answer is not a stream.")
-    rest = b""
-    done = False
+    rest = held = b""
+    has_begun = done = False
     async for chunk in answer.chunks:
         complete, rest = whole_events(rest, chunk)
         events, error = until_error(complete)
-        if events:
+        has_begun = has_begun or says_something(events)
+        if not has_begun:
+            held += events
+        elif events:
             done = done or says_done(events)
-            yield events
+            yield held + events
+            held = b""
         if error is not None:
-            raise failure_in_answer(model, error)
+            raise answer.failure(error)
     if not done:
         raise EngineFailed("The stream ended before the answer did.")
 
@@ -55,17 +59,17 @@ async def kept_events(promise: Promise, events: AsyncIterator[bytes]) -> AsyncGe
     """
     keeper = KeptStream(promise)
     held: list[bytes] = []
-    says_something = has_begun = False
+    is_worth_it = has_begun = False
     async for some in events:
         for event in split_events(some):
             try:
-                says_something = keeper.check(event) or says_something
+                is_worth_it = keeper.check(event) or is_worth_it
             except BrokenPromise:
                 if has_begun and held:
                     yield b"".join(held)
                 raise
             held.append(event)
-        if says_something:
+        if is_worth_it:
             has_begun = True
             yield b"".join(held)
             held.clear()

@@ -25,7 +25,7 @@ class StoredVerdicts:
 
     def __init__(self, results: ResultStore, catalog: Catalog, clock: Callable[[], float] = time.time) -> None:
         self._results = results
-        self._identities = {name: model_identity(name, model) for name, model in catalog.models.items()}
+        self._identities = {name: model_identity(name, model) for name, model in catalog.generating.items()}
         self._clock = clock
 
     async def get(self, model: str, digest: bytes) -> bytes | None:

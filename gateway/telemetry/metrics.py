@@ -55,7 +55,7 @@ class Metrics:
         self.body_bytes = self._gauge("fovea_body_bytes_in_flight", "Bytes of request bodies that are held.")
         self.cache_requests = Counter(
             "fovea_cache_requests",
-            "Completions by what the cache did for them: hit, miss, joined or bypass.",
+            "Completions and embeddings by what the cache did for them: hit, miss, joined or bypass.",
             ("model", "result"),
             registry=self.registry,
         )
@@ -63,6 +63,12 @@ class Metrics:
             "fovea_broken_answers",
             "Answers of engines that were not as promised, by why, and by what became of them: asked_again or error.",
             ("model", "reason", "became"),
+            registry=self.registry,
+        )
+        self.ways_on = Counter(
+            "fovea_requests_gone_on",
+            "Requests that went on to another model, by the code of the error for which the first was left.",
+            ("model", "to", "reason"),
             registry=self.registry,
         )
         self.cache_failures = Counter(
@@ -122,6 +128,10 @@ class Metrics:
     def broken(self, model: str, reason: str, is_asked_again: bool) -> None:  # noqa: FBT001  # it is what happened
         """Counts an answer that was not as promised."""
         self.broken_answers.labels(model, reason, "asked_again" if is_asked_again else "error").inc()
+
+    def went_on(self, model: str, to: str, reason: str) -> None:
+        """Counts a request that went on to another model."""
+        self.ways_on.labels(model, to, reason).inc()
 
     def asked_about_grammar(self, result: str) -> None:
         """Counts a question to the process that compiles constraints."""

@@ -28,6 +28,10 @@ class RequestRecord:
     tenant: str = ""
     """The name of the API key; empty where no keys are asked for."""
     model: str = ""
+    served: str = ""
+    """What requests call the model: with its adapter, if it is asked for with one."""
+    route: str = ""
+    """How the request came to the model, as the response says it."""
     stream: bool = False
     status: int = 500
     first_byte_s: float | None = None
@@ -45,6 +49,11 @@ class RequestRecord:
         """The request goes to `model`."""
         self.model = model
         self.stream = stream
+
+    def asked_of(self, served: str, route: str) -> None:
+        """The model has been chosen, or the next one has."""
+        self.served = served
+        self.route = route
 
     def disconnected(self) -> None:
         """The client went away before it had its answer."""
@@ -124,6 +133,7 @@ class RequestTelemetry:
             request_id=record.request_id,
             path=path,
             model=record.model,
+            route=record.route,
             stream=record.stream,
             status=record.final_status,
             seconds=round(seconds, 4),

@@ -35,7 +35,9 @@ class Tracing(Protocol):
         """The span of a step within the current request."""
         ...
 
-    def engine_call(self, model: str, headers: Mapping[str, str]) -> AbstractContextManager[Mapping[str, str]]:
+    def engine_call(
+        self, model: str, headers: Mapping[str, str], operation: str = "chat"
+    ) -> AbstractContextManager[Mapping[str, str]]:
         """The span of the engine's part; gives the headers by which the engine can go on with the trace.
 
         `headers` are the caller's.
@@ -67,7 +69,12 @@ class NoTracing:
     def step(self, name: str) -> AbstractContextManager[trace.Span]:  # noqa: ARG002
         return self._SPAN
 
-    def engine_call(self, model: str, headers: Mapping[str, str]) -> AbstractContextManager[Mapping[str, str]]:  # noqa: ARG002
+    def engine_call(
+        self,
+        model: str,  # noqa: ARG002
+        headers: Mapping[str, str],
+        operation: str = "chat",  # noqa: ARG002
+    ) -> AbstractContextManager[Mapping[str, str]]:
         if "traceparent" not in headers:
             return self._HEADERS
         passed_on: dict[str, str] = {}
@@ -93,9 +100,9 @@ class OtlpTracing:
         return self._span(name)
 
     @contextmanager
-    def engine_call(self, model: str, headers: Mapping[str, str]) -> Iterator[Mapping[str, str]]:  # noqa: ARG002
-        attributes = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "vllm", "gen_ai.request.model": model}
-        with self._span(f"chat {model}", SpanKind.CLIENT, attributes) as span:
+    def engine_call(self, model: str, headers: Mapping[str, str], operation: str = "chat") -> Iterator[Mapping[str, str]]:  # noqa: ARG002
+        attributes = {"gen_ai.operation.name": operation, "gen_ai.provider.name": "vllm", "gen_ai.request.model": model}
+        with self._span(f"{operation} {model}", SpanKind.CLIENT, attributes) as span:
             passed_on: dict[str, str] = {}
             _PROPAGATOR.inject(passed_on)
             try:

@@ -1,24 +1,28 @@
 """What the pipeline needs of an engine."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
+
+from gateway.errors import GatewayError
 
 
 @dataclass(frozen=True, slots=True)
 class EngineAnswer:
     """An engine's answer, of status 200: its media type and its bytes as they come.
 
-    Reading `chunks` raises EngineFailed where the engine breaks off.
+    Reading `chunks` raises EngineFailed where the engine breaks off. `failure` gives the error that a document in the answer
+    stands for, where that is one after all.
     """
 
     content_type: str
     chunks: AsyncIterator[bytes]
+    failure: Callable[[bytes], GatewayError]
 
 
 class Engine(Protocol):
-    """The engines of every model."""
+    """The engines of every model that answers."""
 
     def complete(
         self, model: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str], session: str | None = None
@@ -31,4 +35,14 @@ class Engine(Protocol):
 
         Raises EngineRefused, EngineUnavailable, EngineFailed.
         """
+        ...
+
+
+class EmbeddingEngine(Protocol):
+    """The engines of every model that makes embeddings."""
+
+    def embed(
+        self, model: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[EngineAnswer]:
+        """Sends a request for embeddings to an engine of `model`, the one with least to do; else as `Engine.complete`."""
         ...

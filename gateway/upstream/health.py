@@ -110,6 +110,8 @@ class ModelHealth:
 
     @property
     def state(self) -> State:
+        if len(self.engines) == 1:  # as most have, and each choice asks
+            return self.engines[0].state
         states = {engine.state for engine in self.engines}
         return next((state for state in (State.AVAILABLE, State.UNKNOWN) if state in states), State.UNAVAILABLE)
 

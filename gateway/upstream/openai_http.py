@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from prometheus_client import Gauge
 
 from gateway.errors import EngineFailed, GatewayError
 from gateway.upstream.engine import EngineAnswer
-from gateway.upstream.failures import failure, unreachable
+from gateway.upstream.failures import BUSY, RETRY_AFTER_BUSY_S, failure, failure_in_answer, lost, unreachable
 from gateway.upstream.health import EngineHealth, HealthProbe, State
 from gateway.upstream.pool import EnginePool, PooledEngine, Turn
 
@@ -36,6 +36,9 @@ to the end of it for nobody."""
 
 SESSION_HEADER = "x-session-id"
 """Ray Serve's name for it, unless RAY_SERVE_SESSION_ID_HEADER_KEY says otherwise where Ray runs."""
+
+_COMPLETIONS = "/v1/chat/completions"
+_EMBEDDINGS = "/v1/embeddings"
 
 _ERROR_AT_MOST_BYTES = 64 * 1024
 _ERROR_AT_MOST_S = 5.0
@@ -55,18 +58,27 @@ class OpenAIHttpEngine:
         self._in_flight = {model: in_flight.labels(model) for model in health.models}
         self._connect_timeout_s = connect_timeout_s
         self._authorization = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._lines: dict[PooledEngine, _Line] = {}
+        self._lines: dict[PooledEngine, aiohttp.ClientSession] = {}
+        self._refused_s: dict[str, float] = {}
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         for pool in self._engines.values():
             for engine in pool.engines:
-                session = await self._open.enter_async_context(self._pool())
-                self._lines[engine] = _Line(session, f"{engine.url}/v1/chat/completions")
+                self._lines[engine] = await self._open.enter_async_context(self._pool())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._open.aclose()
+
+    def in_flight(self, model: str) -> int:
+        """How many requests of this process the model's engines have."""
+        return self._engines[model].in_flight
+
+    def has_refused(self, model: str) -> bool:
+        """Whether an engine of the model refused a request within the last second, because it had no room."""
+        refused_s = self._refused_s.get(model)
+        return refused_s is not None and time.monotonic() - refused_s < RETRY_AFTER_BUSY_S
 
     def _pool(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -77,18 +89,28 @@ class OpenAIHttpEngine:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
-    @asynccontextmanager
-    async def complete(
+    def complete(
         self, model: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str], session: str | None = None
-    ) -> AsyncIterator[EngineAnswer]:
+    ) -> AbstractAsyncContextManager[EngineAnswer]:
         """See `Engine.complete`."""
+        return self._ask(_Question(_COMPLETIONS, model, body), headers, session)
+
+    def embed(
+        self, model: str, body: Sequence[bytes | memoryview], headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[EngineAnswer]:
+        """See `EmbeddingEngine.embed`."""
+        return self._ask(_Question(_EMBEDDINGS, model, body), headers, None)
+
+    @asynccontextmanager
+    async def _ask(self, question: "_Question", headers: Mapping[str, str], session: str | None) -> AsyncIterator[EngineAnswer]:
+        model = question.model
         with self._engines[model].turn(session) as turn, self._in_flight[model].track_inprogress():
-            response = await self._post(model, turn, body, self._sent(headers, session))
+            response = await self._post(question, turn, self._sent(headers, session))
             if response.status == HTTPStatus.SERVICE_UNAVAILABLE and session is not None and turn.leave_home():
                 # Its home is full: refused before any work was done, and the others may have room. Ray's router does not look,
                 # with direct streaming, whether the replica that it names has.
                 response.close()
-                response = await self._post(model, turn, body, self._sent(headers, None))
+                response = await self._post(question, turn, self._sent(headers, None))
             assert turn.engine is not None, "somebody answered"
             engine = turn.engine.health
             try:
@@ -96,7 +118,8 @@ class OpenAIHttpEngine:
                     raise await self._failure(model, engine, response)
                 if "content-encoding" in response.headers:
                     raise _unusable(model)
-                yield EngineAnswer(response.headers.get("content-type", ""), self._chunks(model, engine, response))
+                content_type = response.headers.get("content-type", "")
+                yield EngineAnswer(content_type, self._chunks(model, engine, response), partial(failure_in_answer, model))
             finally:
                 # Unless the answer was read to its end this closes the connection, which is how an engine learns to stop.
                 response.close()
@@ -108,9 +131,7 @@ class OpenAIHttpEngine:
             sent[SESSION_HEADER] = session
         return sent
 
-    async def _post(
-        self, model: str, turn: Turn, body: Sequence[bytes | memoryview], headers: Mapping[str, str]
-    ) -> aiohttp.ClientResponse:
+    async def _post(self, question: "_Question", turn: Turn, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         """The answer of the turn's engine, or, where nothing could be sent to that, of the next best.
 
         Raises EngineUnavailable, EngineFailed.
@@ -119,29 +140,23 @@ class OpenAIHttpEngine:
             engine, is_last = turn.engine, turn.is_last
             try:
                 async with engine.health.while_somebody_is_there():
-                    return await self._post_to(model, engine, body, headers, is_last=is_last)
+                    return await self._post_to(question, engine, headers, is_last=is_last)
             except _NotConnectedError as error:
                 if is_last:
-                    raise self._unreachable(model) from error
+                    raise self._unreachable(question.model) from error
                 turn.pass_over()
             except TimeoutError as error:
-                raise self._unreachable(model) from error
+                raise self._lost(question.model) from error
         # Serve would keep the request until an engine is back, and nobody could tell the caller to come later.
-        raise self._unreachable(model)
+        raise self._unreachable(question.model)
 
     async def _post_to(
-        self,
-        model: str,
-        engine: PooledEngine,
-        body: Sequence[bytes | memoryview],
-        headers: Mapping[str, str],
-        *,
-        is_last: bool,
+        self, question: "_Question", engine: PooledEngine, headers: Mapping[str, str], *, is_last: bool
     ) -> aiohttp.ClientResponse:
         asked_s = engine.health.now_s
         post = self._post_once_connected if is_last else self._post_twice_if_stale
         try:
-            return await post(self._lines[engine], body, headers)
+            return await post(_Line(self._lines[engine], f"{engine.url}{question.path}"), question.body, headers)
         except aiohttp.ClientConnectorError as error:
             engine.health.failed()
             raise _NotConnectedError from error
@@ -149,17 +164,22 @@ class OpenAIHttpEngine:
             engine.health.was_silent(asked_s)
             raise _NotConnectedError from error
         except (aiohttp.ClientError, OSError) as error:
-            raise _unusable(model) from error
+            raise _unusable(question.model) from error
 
     def _unreachable(self, model: str) -> GatewayError:
         return unreachable(model, self._health.models[model].retry_after_s)
 
+    def _lost(self, model: str) -> GatewayError:
+        return lost(model, self._health.models[model].retry_after_s)
+
     async def _failure(self, model: str, engine: EngineHealth, response: aiohttp.ClientResponse) -> GatewayError:
         said = await _error_body(model, response)
+        if response.status in BUSY:
+            self._refused_s[model] = time.monotonic()
         is_defect = response.status == HTTPStatus.INTERNAL_SERVER_ERROR
         if is_defect and await self._health.probe(model, engine) == State.UNAVAILABLE:
             # A replica whose engine has died answers so until Serve has noticed.
-            return self._unreachable(model)
+            return self._lost(model)
         return failure(model, response.status, response.content_type, said, self._health.models[model].retry_after_s)
 
     async def _chunks(self, model: str, engine: EngineHealth, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -222,6 +242,15 @@ def _sendable(body: Sequence[bytes | memoryview]) -> bytes | AsyncIterator[bytes
 
 class _NotConnectedError(Exception):
     """No connection came about, so that nothing of the request was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is asked of a model: `path` is the one after its engine's address, and `body` in parts."""
+
+    path: str
+    model: str
+    body: Sequence[bytes | memoryview]
 
 
 @dataclass(frozen=True, slots=True)

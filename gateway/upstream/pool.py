@@ -26,10 +26,11 @@ class PooledEngine:
 
 
 class EnginePool:
-    """The engines of one model."""
+    """The engines of one model, and how many requests of this process they are answering together."""
 
     def __init__(self, engines: Sequence[EngineHealth]) -> None:
         self.engines = tuple(PooledEngine(health) for health in engines)
+        self.in_flight = 0
         self._turns = 0
 
     def turn(self, session: str | None) -> "Turn":
@@ -111,8 +112,10 @@ class Turn:
         self.engine = self._pool.best(self._session, self._passed_over)
         if self.engine is not None:
             self.engine.in_flight += 1
+            self._pool.in_flight += 1
 
     def _leave(self) -> None:
         if self.engine is not None:
             self.engine.in_flight -= 1
+            self._pool.in_flight -= 1
         self.engine = None

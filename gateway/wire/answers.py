@@ -4,7 +4,7 @@ What is kept is the `chat.completion` document without its `id` and `created`, b
 not ask for a stream gets those bytes with a new `id` and `created` in front, and nothing is parsed for it.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -75,6 +75,7 @@ class _Message(Known):
     role: str
     content: str | None = None
     refusal: str | None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None  # OpenAI writes an empty list where there are none
     tool_calls: list[_Call] | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None

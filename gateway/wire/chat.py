@@ -5,7 +5,7 @@ passed on), `LEFT_OUT` (dropped, and named in the response header x-fovea-left-o
 use instead). Any other is unknown, and a 400. A test holds the three against vLLM's own request type.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -20,11 +20,12 @@ MAX_MESSAGES = 2048
 MAX_PARTS = 512
 MAX_TOOLS = 128
 MAX_TOKEN_IDS = 1024
+MAX_MODELS = 8
 
 LEFT_OUT: dict[str, str] = {
     # vLLM's, and not the caller's to decide: code and memory of the engine, its queue, its caches and its transport.
     "mm_processor_kwargs": "images are sized by the gateway",
-    "media_io_kwargs": "images are read by the gateway",
+    "media_io_kwargs": "the catalog says how videos are read, and the gateway reads images",
     "chat_template": "the model's own template is used",
     "priority": "requests of one class are served in order",
     "request_id": "the gateway gives every request its id, in x-request-id",
@@ -77,6 +78,37 @@ REFUSED: dict[str, str] = {
 _NO_OPS: dict[str, Any] = {"best_of": 1, "function_call": "none", "modalities": ["text"]}
 """Values of refused fields that ask for what happens anyway. Null and false do so too."""
 
+OPENAI_S = frozenset({
+    "model", "messages", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs", "max_tokens", "max_completion_tokens",
+    "n", "parallel_tool_calls", "presence_penalty", "reasoning_effort", "response_format", "seed", "stop", "stream",
+    "stream_options", "temperature", "tool_choice", "tools", "top_p",
+})  # fmt: skip
+"""The fields that are OpenAI's, and all that a provider gets. The others are vLLM's, but for `models`."""
+
+_OURS_TO_READ = frozenset({"models", "structured_outputs", "stream_interval"})
+"""Further fields that do not keep a request from a provider: they say who answers, in what form, and in what pieces."""
+
+_AS_IT_IS: dict[str, tuple[Any, ...]] = {
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
+    "ignore_eos": (False,),
+    "include_reasoning": (True,),
+    "include_stop_str_in_output": (False,),
+    "length_penalty": (1,),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "repetition_penalty": (1,),
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "top_k": (0, -1),
+    "truncation_side": ("left", "right"),  # of what `truncate_prompt_tokens` cuts off
+}
+"""Values of vLLM's fields that ask for what happens anyway (0.32, ChatCompletionRequest). Empty lists do so too."""
+
+_VLLM_S_OF_MESSAGES = ("reasoning", "reasoning_content")
+
 _LEFT_OUT_OF_PARTS = frozenset({"uuid", "cache_control", "prompt_cache_breakpoint"})
 """A `uuid` would be the image's identity in vLLM's caches, whatever its bytes are."""
 
@@ -87,6 +119,14 @@ _TEMPLATE_KWARGS = frozenset({"enable_thinking"})
 @dataclass(frozen=True, slots=True)
 class EngineImage:
     """An image as an engine gets it: where it is, and its name in the engine's caches, if it has one."""
+
+    url: str
+    uuid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineVideo:
+    """A video as an engine gets it: as `EngineImage`."""
 
     url: str
     uuid: str | None
@@ -124,10 +164,26 @@ class ImagePart(_Wire):
     image_url: ImageUrl
 
 
+class VideoUrl(_Wire):
+    """Where a video is: here, as a data: URL."""
+
+    url: str
+
+
+class VideoPart(_Wire):
+    """A video, in vLLM's form: OpenAI's API has none."""
+
+    type: Literal["video_url"]
+    video_url: VideoUrl
+
+
 # Lists stop at their first fault: pydantic would else describe every one of a million.
 _Parts = Field(min_length=1, max_length=MAX_PARTS, fail_fast=True)
 _STRING_OR_PARTS = tagged_by_form("a string or an array of content parts")
-_UserPart = Annotated[Annotated[TextPart, Tag("<text>")] | Annotated[ImagePart, Tag("<image_url>")], tagged_by("type")]
+_UserPart = Annotated[
+    Annotated[TextPart, Tag("<text>")] | Annotated[ImagePart, Tag("<image_url>")] | Annotated[VideoPart, Tag("<video_url>")],
+    tagged_by("type"),
+]
 _AssistantPart = Annotated[Annotated[TextPart, Tag("<text>")] | Annotated[RefusalPart, Tag("<refusal>")], tagged_by("type")]
 _Text = Annotated[Annotated[str, Tag("<string>")] | Annotated[list[TextPart], _Parts, Tag("<array>")], _STRING_OR_PARTS]
 _UserContent = Annotated[Annotated[str, Tag("<string>")] | Annotated[list[_UserPart], _Parts, Tag("<array>")], _STRING_OR_PARTS]
@@ -145,7 +201,7 @@ class SystemMessage(_Wire):
 
 
 class UserMessage(_Wire):
-    """What is asked: words and images."""
+    """What is asked: words, images and videos."""
 
     role: Literal["user"]
     content: _UserContent
@@ -392,6 +448,9 @@ class ChatCompletionRequest(_Wire):
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
     truncation_side: Literal["left", "right"] | None = None
 
+    models: Annotated[list[str], Field(min_length=1, max_length=MAX_MODELS, fail_fast=True)] | None = Field(None, exclude=True)
+    """Who else may answer, in this order, where `model` cannot: the gateway's to read, and no engine's."""
+
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
         if self.stream_options is not None and not self.stream:
@@ -416,40 +475,133 @@ class ChatCompletionRequest(_Wire):
         return bool(self.tools) and self.tool_choice != "none"
 
     @property
+    def word_bytes(self) -> int:
+        """How long its words are as UTF-8, those about tools left out."""
+        return sum(len(text.encode()) for message in self.messages for text in _texts(message))
+
+    @property
     def most_tokens(self) -> int | None:
         """How many tokens the answer may have, as the caller says; where both fields do, vLLM takes the newer one."""
         return self.max_completion_tokens or self.max_tokens
 
-    def images(self) -> list[tuple[str, ImageUrl]]:
-        """Each image, with its place written as OpenAI writes it, in the order of the request."""
+    @property
+    def only_vllm_s(self) -> list[str]:
+        """What it asks for that vLLM knows and OpenAI's API does not, by its place."""
+        asked = [name for name in type(self).model_fields if name not in OPENAI_S | _OURS_TO_READ and self._asks_by(name)]
+        if self.structured_outputs is not None:
+            forms = {name for name, said in self.structured_outputs if said is not None} & {"choice", "regex", "grammar"}
+            asked += [f"structured_outputs.{form}" for form in sorted(forms)]
+        if self.stream_options is not None and self.stream_options.continuous_usage_stats:
+            asked.append("stream_options.continuous_usage_stats")
+        return asked
+
+    def _asks_by(self, name: str) -> bool:
+        """Whether one of vLLM's fields asks for anything."""
+        value = getattr(self, name)
+        if isinstance(value, BaseModel):
+            return any(said is not None for _, said in value)
+        return value is not None and value != [] and value not in _AS_IT_IS.get(name, ())
+
+    @property
+    def wants_json(self) -> bool:
+        """Whether the answer's text is to be JSON."""
+        wanted = self.structured_outputs
+        if wanted is not None and (wanted.json_schema is not None or wanted.json_object):
+            return True
+        return isinstance(self.response_format, JsonObjectFormat | JsonSchemaFormat)
+
+    @property
+    def has_videos(self) -> bool:
+        return any(isinstance(part, VideoPart) for _, _, part in self._user_parts())
+
+    def media(self) -> list[tuple[str, ImageUrl | VideoUrl]]:
+        """Each image and each video, with its place written as OpenAI writes it, in the order of the request."""
         return [
-            (f"messages[{turn}].content[{place}].image_url.url", part.image_url)
+            (
+                f"messages[{turn}].content[{place}].{part.type}.url",
+                part.image_url if isinstance(part, ImagePart) else part.video_url,
+            )
+            for turn, place, part in self._user_parts()
+            if not isinstance(part, TextPart)
+        ]
+
+    def _user_parts(self) -> Iterator[tuple[int, int, TextPart | ImagePart | VideoPart]]:
+        return (
+            (turn, place, part)
             for turn, message in enumerate(self.messages)
             if isinstance(message, UserMessage) and not isinstance(message.content, str)
             for place, part in enumerate(message.content)
-            if isinstance(part, ImagePart)
-        ]
+        )
 
-    def for_engine(self, images: Sequence[EngineImage], cache_salt: str | None, *, with_usage: bool = False) -> dict[str, Any]:
+    def for_engine(
+        self,
+        images: Sequence[EngineImage],
+        cache_salt: str | None,
+        *,
+        videos: Sequence[EngineVideo] = (),
+        with_usage: bool = False,
+    ) -> dict[str, Any]:
         """The document to send to the engine: what the caller sent, as far as it is typed here and not null.
 
-        Its images, in their order, are `images`, and without `detail`, for they have the size that it asks for. What the engine
-        keeps of the prompt is there only for requests with the same `cache_salt`. `with_usage`: a stream ends with its count of
-        tokens, whether or not the caller has asked for that.
+        Its images, in their order, are `images`, and without `detail`, for they have the size that it asks for; its videos are
+        `videos`. What the engine keeps of the prompt is there only for requests with the same `cache_salt`. `with_usage`: a
+        stream ends with its count of tokens, whether or not the caller has asked for that.
         """
         # A warning of pydantic's would carry the caller's words into the log.
         document = self.model_dump(exclude_unset=True, exclude_none=True, warnings=False)
         if images:
-            parts = [part for _, part in _parts(document) if part["type"] == "image_url"]
-            for part, image in zip(parts, images, strict=True):
-                part["image_url"] = {"url": image.url}
-                if image.uuid is not None:
-                    part["uuid"] = image.uuid
+            _put(document, "image_url", images)
+        if videos:
+            _put(document, "video_url", videos)
         if cache_salt is not None:
             document["cache_salt"] = cache_salt
         if with_usage:
             document["stream_options"] = {**document.get("stream_options", {}), "include_usage": True}
         return document
+
+    def for_provider(self, model: str, urls: Sequence[str], *, with_usage: bool = False) -> dict[str, Any]:
+        """The document to send to a provider, which calls its model `model`: OpenAI's fields, and nothing that is vLLM's.
+
+        Its images, in their order, are at `urls`, with the `detail` that the caller gave. JSON that he wants in vLLM's form is
+        asked for in OpenAI's. `with_usage`: as in `for_engine`.
+        """
+        document = self.model_dump(include=set(OPENAI_S), exclude_unset=True, exclude_none=True, warnings=False)
+        document["model"] = model
+        for message in document["messages"]:
+            for name in _VLLM_S_OF_MESSAGES:
+                message.pop(name, None)
+        for part, url in zip(_parts_of(document, "image_url"), urls, strict=True):
+            part["image_url"]["url"] = url
+        if self.structured_outputs is not None:
+            document["response_format"] = _as_openai_s(self.structured_outputs)
+        options = {"include_usage": True} if with_usage or (self.stream_options and self.stream_options.include_usage) else None
+        document.pop("stream_options", None)
+        return document if options is None else document | {"stream_options": options}
+
+
+def _as_openai_s(wanted: StructuredOutputs) -> dict[str, Any]:
+    if wanted.json_schema is None:
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": wanted.json_schema, "strict": True}}
+
+
+def _put(document: dict[str, Any], kind: str, media: Sequence[EngineImage | EngineVideo]) -> None:
+    for part, medium in zip(_parts_of(document, kind), media, strict=True):
+        part[kind] = {"url": medium.url}
+        if medium.uuid is not None:
+            part["uuid"] = medium.uuid
+
+
+def _parts_of(document: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [part for _, part in _parts(document) if part["type"] == kind]
+
+
+def _texts(message: Message) -> Iterator[str]:
+    if isinstance(message.content, str):
+        yield message.content
+    for part in () if message.content is None or isinstance(message.content, str) else message.content:
+        if not isinstance(part, ImagePart | VideoPart):
+            yield part.text if isinstance(part, TextPart) else part.refusal
 
 
 def parse_chat(document: dict[str, Any]) -> tuple[ChatCompletionRequest, tuple[str, ...]]:
@@ -492,7 +644,7 @@ def _asks_for_nothing(name: str, value: Any) -> bool:
 
 
 _OTHER_MEDIA = frozenset(
-    {"image_embeds", "prompt_embeds", "input_audio", "audio_url", "audio_embeds", "video_url", "video_embeds", "input_image"}
+    {"image_embeds", "prompt_embeds", "input_audio", "audio_url", "audio_embeds", "video_embeds", "input_image"}
     | {"file", "input_file", "image_pil"}
 )
 
@@ -501,7 +653,8 @@ def _refuse_other_media(document: dict[str, Any]) -> None:
     for path, part in _parts(document):
         kind = part.get("type")
         if isinstance(kind, str) and kind in _OTHER_MEDIA:
-            message = f"A content part of type '{kind}' is not supported: text and images as 'image_url' are."
+            taken = "text, images as 'image_url' and videos as 'video_url' are"
+            message = f"A content part of type '{kind}' is not supported: {taken}."
             raise UnsupportedField(message, param=written((*path, "type")))
 
 

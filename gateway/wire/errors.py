@@ -1,5 +1,6 @@
 """OpenAI's error form."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ def error_document(error: GatewayError) -> dict[str, Any]:
     return {"error": document if error.details is None else document | {"details": dict(error.details)}}
 
 
-def error_response(error: GatewayError) -> Response:
-    """The whole answer that `error` is."""
-    return Response(orjson.dumps(error_document(error)), error.status, error.headers, media_type="application/json")
+def error_response(error: GatewayError, headers: Mapping[str, str] | None = None) -> Response:
+    """The whole answer that `error` is, with `headers` beside its own."""
+    told = error.headers | dict(headers or {})
+    return Response(orjson.dumps(error_document(error)), error.status, told, media_type="application/json")

@@ -12,8 +12,11 @@ _END = b"\n\n"
 _END_CRLF = b"\r\n\r\n"
 _ANY_END = re.compile(rb"\r?\n\r?\n")
 _DATA = b"data: "
-_ERROR = re.compile(rb'(?:^|\n)data: ?(\{"error".*)')
-"""How vLLM begins an event that tells of an error (0.32, create_streaming_error_response)."""
+_ERROR = re.compile(rb'(?:^|\n)data: ?(\{\s*"error"\s*:\s*[^n\s].*)')
+"""How an event begins that tells of an error (vLLM 0.32, create_streaming_error_response); an error of `null` is none."""
+
+_ERROR_BODY = re.compile(rb'\{\s*"error"\s*:\s*[^n\s]')
+_SAYS = re.compile(rb"(?:^|\n)data:")
 
 _DONE = re.compile(rb"(?:^|\n)data: ?\[DONE\]")
 
@@ -38,6 +41,16 @@ def split_events(events: bytes) -> Iterator[bytes]:
         yield events[start:]
 
 
+def says_something(events: bytes) -> bool:
+    """Whether one of the events is more than a comment."""
+    return _SAYS.search(events) is not None
+
+
+def is_error(document: bytes) -> bool:
+    """Whether a JSON object is an error in OpenAI's form."""
+    return _ERROR_BODY.match(document) is not None
+
+
 def says_done(events: bytes) -> bool:
     """Whether one of the events is the one that ends a whole answer."""
     return b"[DONE]" in events and _DONE.search(events) is not None
@@ -45,7 +58,7 @@ def says_done(events: bytes) -> bool:
 
 def until_error(events: bytes) -> tuple[bytes, bytes | None]:
     """Whole events up to the engine's error, and the JSON of that error if there is one."""
-    found = _ERROR.search(events) if b'{"error"' in events else None
+    found = _ERROR.search(events) if b'"error"' in events else None
     if found is None:
         return events, None
     return events[: events.rfind(b"data:", 0, found.start(1))], found[1].rstrip()

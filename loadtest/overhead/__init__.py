@@ -1,8 +1,9 @@
 """What the gateway costs (`make bench`): CPU for each request, beside nginx and vllm-router, and from its cache.
 
-__main__.py   both parts; that of the peers: every peer once for each body, in an order that turns
+__main__.py   all parts; that of the peers: every peer once for each body, in an order that turns
 cache.py      the cache's part: hits, misses and a Redis that is away, beside the same forwarded
 lookups.py    a look-up alone, in a process that does nothing else
+choices.py    a choice among fifty models, likewise
 rounds.py     how many, how long, in which order
 bodies.py     what is asked: text, images of 100 KB and 1 MB, photos, streams
 peers.py      who is asked: nginx, vllm-router, and the gateway feature by feature

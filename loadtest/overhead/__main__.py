@@ -1,4 +1,4 @@
-"""Both parts, and what they report. `make bench`, or `python -m loadtest.overhead --help`."""
+"""All parts, and what they report. `make bench`, or `python -m loadtest.overhead --help`."""
 
 import json
 import pathlib
@@ -16,6 +16,7 @@ import click
 from gateway import __version__
 from loadtest.overhead.bodies import Body, stream_body, whole_bodies
 from loadtest.overhead.cache import FORWARDED, WITHOUT_REDIS, cache_tables, cache_windows
+from loadtest.overhead.choices import choice_rounds, choices_table
 from loadtest.overhead.lookups import Lookups, lookup_rounds, lookups_table
 from loadtest.overhead.measure import Window, measured, started, wait_until_it_answers
 from loadtest.overhead.peers import COMPARED_WITH, Site, all_peers
@@ -29,22 +30,24 @@ from loadtest.overhead.upstream import Upstream, canned, streams
 @click.command()
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="How often every peer has its turn.")
 @click.option("--seconds", default=4, show_default=True, type=click.IntRange(1), help="How long each turn is.")
-@click.option("--only", type=click.Choice(("peers", "cache")), help="One part of it: the peers' or the cache's.")
+@click.option("--only", type=click.Choice(("peers", "cache", "choices")), help="One part of it.")
 @click.option(
     "--out", default="build/bench", show_default=True, type=click.Path(path_type=pathlib.Path), help="Where the report goes."
 )
 def main(rounds: int, seconds: int, only: str | None, out: pathlib.Path) -> None:
-    """Measure what the gateway costs, and write overhead.md, overhead.png, overhead.json, cache.md and cache.json.
+    """Measure what the gateway costs, and write overhead.md, overhead.png, overhead.json, cache.md, cache.json and choices.md.
 
-    Beside nginx and vllm-router; and where it answers from its cache, beside itself.
+    Beside nginx and vllm-router; where it answers from its cache, beside itself; and what it costs to choose a model.
     """
     extent = Extent(rounds, seconds)
     out.mkdir(parents=True, exist_ok=True)
     try:
-        if only != "cache":
+        if only in (None, "peers"):
             _measure_peers(extent, out)
-        if only != "peers":
+        if only in (None, "cache"):
             _measure_cache(extent, out)
+        if only in (None, "choices"):
+            _measure_choices(extent, out)
     except BenchError as error:
         sys.exit(f"The measurement failed: {error}")
 
@@ -69,6 +72,12 @@ def _measure_cache(extent: Extent, out: pathlib.Path) -> None:
             windows = list(cache_windows(folder, upstream, extent))
         lookups = list(lookup_rounds(folder, extent.rounds))
     _write(out / "cache", _cache_report(windows, lookups, extent), windows)
+
+
+def _measure_choices(extent: Extent, out: pathlib.Path) -> None:
+    told = choices_table(list(choice_rounds(extent.rounds)))
+    print(told)
+    (out / "choices.md").write_text(told, encoding="utf-8")
 
 
 def _write(path: pathlib.Path, told: str, windows: Sequence[Window]) -> None:

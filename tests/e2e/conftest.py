@@ -1,7 +1,8 @@
 """The real stack, started once: `fovea up`, as a user starts it.
 
-It is started twice, in truth: the first is ended by Ctrl-C as soon as it is up, and the one under test comes right after it,
-on the same port. `--stack URL` takes a stack that is already up instead, for whoever writes a test.
+It is started twice, in truth: the first, of the demo, is ended by Ctrl-C as soon as it is up, and the one under test comes
+right after it, on the same port, with a model of embeddings beside those of the demo. `--stack URL` takes a stack that is
+already up instead, for whoever writes a test; what needs a model that it does not have is skipped.
 """
 
 import os
@@ -18,9 +19,26 @@ import openai
 import psutil
 import pytest
 
+import deploy
 from deploy.processes import adopt_orphans
 from tests.conftest import free_port
 from tests.redis_server import RedisServer, running_redis
+
+DEMO = pathlib.Path(deploy.__file__).parent / "catalogs" / "cpu-demo.yaml"
+CLIP = """
+  clip:
+    source: demo:clip
+    family: clip
+    kind: embedding
+    tier: edge
+    parameters_b: 0.0004
+    kv_cache: {layers: 2, attention_heads: 2, kv_heads: 2, head_dim: 32, memory_gib: 0.25}
+    context_tokens: 77
+    concurrency: 16
+    queue_depth: 48
+    longest_answer_s: 60
+"""
+"""Beside the models of the demo, which are the last part of that catalog: a stack of its own would take longer to start."""
 
 START_AT_MOST_S = 600
 STOP_AT_MOST_S = 60
@@ -139,8 +157,11 @@ def stack(
         yield Stack(url, pid_of_fovea_up(url))
         return
     request.getfixturevalue("ended_by_ctrl_c")
+    folder = tmp_path_factory.mktemp("stack")
+    catalog = folder / "catalog.yaml"
+    catalog.write_text(DEMO.read_text() + CLIP)
     # Time enough for Redis on a busy machine: what is tested here is not how soon it is given up.
-    running = start_stack(tmp_path_factory.mktemp("stack"), port, FOVEA_REDIS_URL=redis.url, FOVEA_REDIS_BUDGET_S="5")
+    running = start_stack(folder, port, catalog, FOVEA_REDIS_URL=redis.url, FOVEA_REDIS_BUDGET_S="5")
     yield running
     ended = end_stack(running, signal.SIGTERM)
     assert (ended.status, ended.left) == (0, []), ended.output
@@ -161,9 +182,9 @@ def gateway_process(stack: Stack) -> psutil.Process:
     return next(process for process in stack.processes() if process.cmdline()[1:3] == ["-m", "gateway"])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def engines(stack: Stack) -> tuple[str, str]:
-    """Where the engines are, and their key: the gateway's secrets."""
+    """Where the engines are, and their key: the gateway's secrets, the same for one that takes its place."""
     environment = gateway_process(stack).environ()
     return environment["FOVEA_ENGINES_URL"], environment["FOVEA_ENGINES_API_KEY"]
 

@@ -110,7 +110,8 @@ def test_the_status_of_the_models_is_told(stack: Stack) -> None:
     said = subprocess.run(
         [sys.executable, "-m", "deploy.cli", "status", "--url", stack.url], capture_output=True, text=True, check=True
     ).stdout
-    assert re.findall(r"^(\w+) +(\w+)$", said, re.MULTILINE) == [("small", "available"), ("large", "available")]
+    rows = [("small", "edge", "available", "1"), ("large", "server", "available", "1")]
+    assert re.findall(r"^(\w+) +(\w+) +(\w+) +(\d+) ", said, re.MULTILINE)[:2] == rows
 
 
 def test_locust_runs_for_a_minute_without_a_failure(stack: Stack) -> None:

@@ -69,7 +69,7 @@ def content(completion: ChatCompletion) -> str:
 
 
 def test_the_models_are_listed_and_can_be_retrieved(client: openai.OpenAI) -> None:
-    assert tuple(model.id for model in client.models.list()) == MODELS
+    assert tuple(model.id for model in client.models.list())[:3] == ("small", "small:noise", "large")
     assert client.models.retrieve("large").owned_by == "fovea"
 
 
@@ -325,8 +325,8 @@ def test_an_answer_that_was_parsed_goes_back_into_the_conversation(client: opena
 def test_the_demo_s_conversation_is_held(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     hold_conversation(stack.url)
     said = capsys.readouterr().out
-    assert "small, large" in said
-    assert said.count("(it fits the schema)") == 2
+    assert "small, small:noise, large" in said
+    assert said.count("(it fits the schema)") == 3
 
 
 def test_words_that_look_like_an_image_s_place_do_no_harm(client: openai.OpenAI) -> None:

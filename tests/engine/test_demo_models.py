@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from deploy.demo import demo_model_path
+from deploy.demo import demo_model_path, embedders
 from deploy.demo.models import SIZES, make
 from gateway.catalog.read import load_catalog
 
@@ -29,6 +29,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def test_a_demo_model_is_the_same_every_time(models: pathlib.Path, tmp_path: pathlib.Path) -> None:
     make("small", tmp_path / "again")
     assert digest(tmp_path / "again") == digest(models / "small")
+
+
+def test_a_demo_model_of_embeddings_is_the_same_every_time(tmp_path: pathlib.Path) -> None:
+    for name in ("one", "other"):
+        embedders.make("clip", tmp_path / name)
+    assert digest(tmp_path / "one") == digest(tmp_path / "other")
+    assert json.loads((tmp_path / "one" / "config.json").read_text())["projection_dim"] == embedders.DIMENSIONS
 
 
 @pytest.mark.parametrize("name", SIZES)

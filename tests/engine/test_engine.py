@@ -8,6 +8,7 @@ from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest as VllmRequest
+from vllm.entrypoints.pooling.embed.protocol import EmbeddingChatRequest, EmbeddingCompletionRequest
 
 from deploy.app import BuildArgs, build
 from deploy.engine import engine_args, llm_config
@@ -15,6 +16,7 @@ from deploy.limits import serve_environment
 from gateway.catalog.models import Catalog
 from gateway.catalog.read import load_catalog, parse_catalog
 from gateway.upstream.openai_http import SESSION_HEADER
+from gateway.wire import embeddings
 from gateway.wire.chat import LEFT_OUT, REFUSED, ChatCompletionRequest
 from tests.conftest import CATALOG
 
@@ -31,30 +33,82 @@ def catalog() -> Catalog:
 def test_every_model_that_ships_gets_arguments_that_vllm_knows(path: pathlib.Path) -> None:
     catalog = load_catalog(path)
     for name, model in catalog.models.items():
-        args = engine_args(model, catalog.hardware)
+        args = engine_args(name, model, catalog.hardware)
         assert args.keys() <= KNOWN_TO_VLLM
         assert llm_config(name, model, catalog).get_engine_config() is not None
 
 
 def test_what_makes_answers_safe_is_always_set(catalog: Catalog) -> None:
-    args = engine_args(catalog.models["tiny"], catalog.hardware)
+    args = engine_args("tiny", catalog.models["tiny"], catalog.hardware)
     assert args["structured_outputs_config"] == {"backend": "xgrammar", "disable_any_whitespace": True}
     assert args["generation_config"] == "vllm"
     assert args["enable_log_requests"] is False
     assert (args["max_num_seqs"], args["max_num_queued_reqs"]) == (4, 12)
+    assert args["kv_cache_memory_bytes"] == 1024**3
     assert (args["enable_auto_tool_choice"], args["tool_call_parser"]) == (True, "hermes")
-    assert "tool_call_parser" not in engine_args(catalog.models["mute"], catalog.hardware)
+    assert "tool_call_parser" not in engine_args("mute", catalog.models["mute"], catalog.hardware)
+
+
+def test_videos_are_off_unless_the_entry_says_so_and_then_bounded(catalog: Catalog) -> None:
+    off = engine_args("tiny", catalog.models["tiny"], catalog.hardware)
+    assert (off["limit_mm_per_prompt"], "media_io_kwargs" in off) == ({"image": 2, "video": 0}, False)
+    on = parse_catalog(CATALOG.replace("tool_parser: hermes", "videos_per_request: 2\n    video_frames: 16"))
+    args = engine_args("tiny", on.models["tiny"], on.hardware)
+    assert args["limit_mm_per_prompt"] == {"image": 2, "video": {"count": 2, "num_frames": 16}}
+    assert args["media_io_kwargs"] == {"video": {"num_frames": 16, "max_frames": 16}}
+    assert args.keys() <= KNOWN_TO_VLLM
+    config = llm_config("tiny", on.models["tiny"], on)
+    assert config.get_engine_config() is not None
+    assert config.runtime_env["env_vars"]["VLLM_MAX_IMAGE_PIXELS"] == "50000000"
+    assert "VLLM_MAX_IMAGE_PIXELS" not in llm_config("mute", on.models["mute"], on).runtime_env["env_vars"]
 
 
 def test_an_argument_that_is_derived_cannot_be_named_beside() -> None:
     catalog = parse_catalog(CATALOG.replace("tool_parser: hermes", "engine_args: {max_model_len: 5}"))
     with pytest.raises(ValueError, match="engine_args may not name max_model_len"):
-        engine_args(catalog.models["tiny"], catalog.hardware)
+        engine_args("tiny", catalog.models["tiny"], catalog.hardware)
+
+
+def test_the_cache_has_a_fraction_of_a_gib_where_the_catalog_says_so() -> None:
+    catalog = parse_catalog(CATALOG.replace("memory_gib: 1}", "memory_gib: 0.25}"))
+    args = engine_args("tiny", catalog.models["tiny"], catalog.hardware)
+    assert args["kv_cache_memory_bytes"] == 1024**3 // 4
+    environment = llm_config("tiny", catalog.models["tiny"], catalog).runtime_env or {}
+    assert "VLLM_CPU_KVCACHE_SPACE" not in environment["env_vars"], "which would win"
 
 
 def test_further_arguments_are_passed_on() -> None:
     catalog = parse_catalog(CATALOG.replace("tool_parser: hermes", "engine_args: {block_size: 32}"))
-    assert engine_args(catalog.models["tiny"], catalog.hardware)["block_size"] == 32
+    assert engine_args("tiny", catalog.models["tiny"], catalog.hardware)["block_size"] == 32
+
+
+def test_adapters_are_loaded_under_the_names_that_requests_have_for_them() -> None:
+    adapters = "adapters: {words: {source: /models/words}, noise: {source: demo:small-adapter}}"
+    catalog = parse_catalog(CATALOG.replace("tool_parser: hermes", f"{adapters}\n    adapter_rank: 8"))
+    args = engine_args("tiny", catalog.models["tiny"], catalog.hardware)
+    assert (args["enable_lora"], args["max_loras"], args["max_lora_rank"]) == (True, 2, 8)
+    assert [(module.name, module.base_model_name) for module in args["lora_modules"]] == [
+        ("tiny:words", "tiny"),
+        ("tiny:noise", "tiny"),
+    ]
+    assert args["lora_modules"][0].path == "/models/words"
+    assert "enable_lora" not in engine_args("mute", catalog.models["mute"], catalog.hardware)
+
+
+def test_a_number_of_replicas_that_changes_is_serve_s_to_keep() -> None:
+    scaling = "autoscaling: {min_replicas: 1, max_replicas: 3, target_in_flight: 6, upscale_delay_s: 5}"
+    catalog = parse_catalog(CATALOG.replace("tool_parser: hermes", scaling))
+    deployment = llm_config("tiny", catalog.models["tiny"], catalog).deployment_config
+    assert "num_replicas" not in deployment
+    assert deployment["autoscaling_config"] == {
+        "min_replicas": 1,
+        "max_replicas": 3,
+        "target_ongoing_requests": 6,
+        "upscale_delay_s": 5,
+        "downscale_delay_s": 600,
+    }
+    # Three may be there, so that it matters which of them a question about an image meets.
+    assert "request_router_config" in deployment
 
 
 def test_serve_gets_the_limits(catalog: Catalog) -> None:
@@ -97,3 +151,37 @@ def test_build_refuses_a_model_that_the_catalog_does_not_have(tmp_path: pathlib.
 def test_every_field_of_vllm_s_request_has_its_place() -> None:
     placed = set(ChatCompletionRequest.model_fields) | LEFT_OUT.keys() | REFUSED.keys()
     assert set(VllmRequest.model_fields) - placed == set()
+
+
+EMBEDDER = """
+hardware: {kind: cpu}
+models:
+  clip:
+    source: demo:clip
+    family: clip
+    kind: embedding
+    tier: edge
+    parameters_b: 0.0005
+    kv_cache: {layers: 2, attention_heads: 2, kv_heads: 2, head_dim: 32, memory_gib: 1}
+    context_tokens: 77
+    concurrency: 4
+    queue_depth: 8
+    longest_answer_s: 60
+"""
+
+
+def test_a_model_of_embeddings_is_run_to_pool_and_keeps_nothing() -> None:
+    catalog = parse_catalog(EMBEDDER)
+    args = engine_args("clip", catalog.models["clip"], catalog.hardware)
+    assert (args["runner"], args["dtype"], args["max_model_len"]) == ("pooling", "float32", 77)
+    assert args["limit_mm_per_prompt"] == {"image": 1, "video": 0}
+    assert (args["enable_prefix_caching"], args["mm_processor_cache_gb"]) == (False, 0)
+    assert not {"structured_outputs_config", "generation_config", "enable_auto_tool_choice"} & args.keys()
+    assert args.keys() <= KNOWN_TO_VLLM
+    assert llm_config("clip", catalog.models["clip"], catalog).get_engine_config() is not None
+
+
+def test_every_field_of_vllm_s_requests_for_embeddings_has_its_place() -> None:
+    placed = set(embeddings.EmbeddingRequest.model_fields) | embeddings.LEFT_OUT.keys() | embeddings.REFUSED.keys()
+    for kind in (EmbeddingCompletionRequest, EmbeddingChatRequest):
+        assert set(kind.model_fields) - placed == set()

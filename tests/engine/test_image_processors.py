@@ -48,6 +48,8 @@ def processors() -> dict[str, Any]:
         "idefics3": hf.Idefics3ImageProcessor(),
         "smolvlm": hf.SmolVLMImageProcessor(size={"longest_edge": 2048}, max_image_size={"longest_edge": 512}),
         "blip2": hf.BlipImageProcessor(size={"height": 224, "width": 224}),
+        "clip": hf.CLIPImageProcessor(),
+        "siglip": hf.SiglipImageProcessor(),
         "mllama": hf.MllamaImageProcessor(size={"height": 560, "width": 560}),
     }
 
@@ -75,7 +77,7 @@ def _shapes(processor: Any, image: Image.Image) -> dict[str, Any]:
     return shapes | {name: np.asarray(outputs[name]).tolist() for name in grids if name in outputs}
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "llava", "gemma3", "blip2", "idefics3"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "llava", "gemma3", "blip2", "idefics3", "clip", "siglip"])
 def test_the_first_resize_does_nothing_to_what_is_sent(family: str) -> None:
     processor, rule = processors()[family], rule_of(family)
     for size in ((4000, 3000), (1001, 1999), (2500, 1499), (3000, 1000)):

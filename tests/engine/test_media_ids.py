@@ -35,9 +35,9 @@ from gateway.images.sized import ImageLimits
 from gateway.images.workers import PixelWorkers
 from gateway.memory import BodyMemory
 from gateway.pipeline.images import fitted
-from gateway.pipeline.prepare import rendered, understood
+from gateway.pipeline.prepare import rendered
 from gateway.upstream.failures import failure
-from tests.conftest import CATALOG
+from tests.conftest import CATALOG, asked_of
 from tests.engine.vllm_server import VllmServer
 from tests.hostile_images import SETS
 
@@ -122,9 +122,9 @@ class Gateway:
         return self._runner.run(self._prepared(json.dumps(request).encode(), tenant if named else None, identity))
 
     async def _prepared(self, body: bytes, tenant: str | None, identity: str) -> bytes:
-        asked = understood(body, self._catalog, LIMITS)
+        asked = asked_of(body, self._catalog, LIMITS)
         here = [one.image for one in asked.images if isinstance(one.image, MeasuredImage)]
-        (image,) = fitted(asked, here, "tiny", asked.model)
+        (image,) = fitted(asked.images, here, "tiny", asked.model)
         with BodyMemory(2**30, lambda _: None).share() as share:
             by_pixels = await self._made.pixel_identity(image, share)
             shrunk = None if image.recipe is None else await self._made.shrunk(image.image, image.recipe, share)

@@ -1,18 +1,21 @@
 """Small models of true architectures, each with its family's own processor, so that vLLM counts as for the real ones.
 
 What decides tokens is as published: patch and image sizes, canvases, tokens per tile. What does not is as small as vLLM takes:
-layers, widths (heads of 32) and the tokenizer, which is the demo models' kind. There are no weights: vLLM fills in random ones
-(`--load-format dummy`), and would find LLaVA-OneVision's only by the names that files of older transformers have.
+layers, widths (heads of 32) and the tokenizer, which is the demo models' kind. Those that embed have random weights. The others
+have none: vLLM fills in random ones (`--load-format dummy`), and would find LLaVA-OneVision's only by the names that files of
+older transformers have.
 """
 
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import transformers as hf
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from deploy.demo.models import make
+from deploy.demo import embedders
+from deploy.demo.models import SEED, make
 
 CONTEXT_TOKENS = 32768
 
@@ -230,6 +233,31 @@ def _make_gemma3(folder: pathlib.Path) -> None:
     )
     _save(folder, processor, config, "Gemma3ForConditionalGeneration")
 
+
+def _make_clip(folder: pathlib.Path) -> None:
+    embedders.make("clip", folder)
+
+
+def _make_siglip(folder: pathlib.Path) -> None:
+    """With weights, so that its vectors can be compared with those of transformers."""
+    tokenizer = make_tokenizer(())
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <|im_end|>", special_tokens=[("<|im_end|>", tokenizer.eos_token_id)]
+    )
+    processor = hf.SiglipProcessor(hf.SiglipImageProcessor(), tokenizer)
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": 0}
+    config = hf.SiglipConfig(
+        text_config=shape | ids | {"max_position_embeddings": 64, "projection_size": 64},
+        vision_config=shape | {"image_size": 224, "patch_size": 32},
+    )
+    torch.manual_seed(SEED)
+    hf.SiglipModel(config).save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+EMBEDDERS: dict[str, Callable[[pathlib.Path], None]] = {"clip": _make_clip, "siglip": _make_siglip}
+"""The same for families that embed, with weights."""
 
 MAKERS: dict[str, Callable[[pathlib.Path], None]] = {
     "qwen2_vl": _make_qwen2_vl,

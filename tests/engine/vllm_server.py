@@ -12,7 +12,7 @@ import time
 import httpx
 
 from deploy.cpu_torch import with_cpu_torch
-from tests.engine.tiny_models import CONTEXT_TOKENS, MAKERS
+from tests.engine.tiny_models import CONTEXT_TOKENS, EMBEDDERS, MAKERS
 
 
 class VllmServer:
@@ -20,7 +20,7 @@ class VllmServer:
 
     def __init__(self, family: str, folder: pathlib.Path, **arguments: object) -> None:
         self.model, self._log = folder / "model", folder / "log"
-        MAKERS[family](self.model)
+        (MAKERS | EMBEDDERS)[family](self.model)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -61,16 +61,25 @@ def _command(model: pathlib.Path, port: int, arguments: dict[str, object]) -> li
         "dtype": "bfloat16",
         "max_model_len": CONTEXT_TOKENS,
         "max_num_seqs": 1,
-        "limit_mm_per_prompt": json.dumps({"image": 1, "video": 0}),
+        "kv_cache_memory_bytes": 1024**3,
+        "enforce_eager": True,
+        "limit_mm_per_prompt": {"image": 1, "video": 0},
     } | arguments
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
-    return command + [word for name, value in named.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    return command + [word for name, value in named.items() for word in _words(name.replace("_", "-"), value)]
+
+
+def _words(name: str, value: object) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    if isinstance(value, list):
+        return [f"--{name}", *map(str, value)]
+    return [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
 
 
 def _environment() -> dict[str, str]:
     return {
         "PYTHONPATH": with_cpu_torch(os.environ.get("PYTHONPATH")),
-        "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",

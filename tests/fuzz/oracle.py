@@ -7,12 +7,12 @@ from typing import Any
 import orjson
 
 from gateway import body as sizes
-from gateway.body import Cut, cut, splice
+from gateway.body import Cut, cut, parse_document, splice
 from gateway.catalog.read import parse_catalog
 from gateway.errors import GatewayError
 from gateway.images.sized import Image, ImageLimits
 from gateway.images.source import RemoteImage
-from gateway.pipeline.prepare import Asked, _understood, rendered, understood
+from gateway.pipeline.prepare import Understood, _understood, rendered, understood
 from tests.fuzz.documents import STEERED, steered
 
 _MODEL = """
@@ -32,6 +32,7 @@ models:
   tiny:{_MODEL}
     family: qwen2_vl
     images_per_request: 2
+    videos_per_request: 2
     tool_parser: hermes
   mute:{_MODEL}
     family: llava_next
@@ -112,14 +113,20 @@ def _tokens(document: Any, texts: Mapping[str, str]) -> Iterator[tuple[type, Any
 
 def check_prepare(body: bytearray) -> None:
     """With its images cut out or read whole, a request has one outcome, and that is a Ready or a GatewayError."""
-    assert outcome(lambda: understood(body, CATALOG, LIMITS)) == outcome(lambda: _understood(body, {}, CATALOG, LIMITS))
+    assert outcome(lambda: understood(body, LIMITS)) == outcome(lambda: _understood(parse_document(body), {}, LIMITS))
 
 
-def outcome(ask: Callable[[], Asked]) -> tuple[Any, ...]:
+def outcome(ask: Callable[[], Understood]) -> tuple[Any, ...]:
     """What comes of a request: the model, the document for it and what else is said, or an error's class and words."""
     try:
-        asked = ask()
-        sent = orjson.loads(b"".join(rendered(asked, [None] * len(asked.images), [None] * len(asked.images), None)))
+        request = ask()
+        name = request.request.model
+        model = CATALOG.models.get(name, CATALOG.models["tiny"])
+        request.check(name, model)
+        asked = request.of(name, model)
+        unnamed: list[None] = [None] * len(asked.images)
+        body = rendered(asked, unnamed, unnamed, None, video_uuids=[None] * len(asked.videos))
+        sent = orjson.loads(b"".join(body))
     except GatewayError as error:
         return type(error), error.message, error.param, error.error_code
     images = [(image.param, image.detail, _facts(image.image)) for image in asked.images]

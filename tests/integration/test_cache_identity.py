@@ -356,7 +356,7 @@ MESSAGES: dict[str, list[list[Document]]] = {
 SENT_OTHERWISE = {"stream", "stream_options", "stream_interval"}
 """Fields that decide how an answer is sent, and not what it is."""
 
-ELSEWHERE = {"model", "messages"}
+ELSEWHERE = {"model", "models", "messages"}
 """Fields with tests of their own."""
 
 

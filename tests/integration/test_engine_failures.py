@@ -57,9 +57,9 @@ FAILURES = {
         vllm_error(400, "This model's maximum context length is 8 tokens."),
         (openai.BadRequestError, "This model's maximum context length is 8 tokens.", "messages", None),
     ),
-    "the engine does not know its own model": (
+    "the engine does not know its model's name yet": (
         vllm_error(404, "The model `tiny` does not exist."),
-        (openai.InternalServerError, "The engine of model 'tiny' failed on this request.", None, None),
+        (openai.InternalServerError, "The model 'tiny' is not available right now.", None, "60"),
     ),
     "something sends elsewhere": (
         Response(status_code=307, headers={"location": "/elsewhere"}),

@@ -20,8 +20,8 @@ from gateway.images.sized import Image, ImageLimits, SizedImage
 from gateway.images.workers import PixelWorkers
 from gateway.memory import BodyMemory, Share
 from gateway.pipeline.images import Images, fitted
-from gateway.pipeline.prepare import Asked, Pieces, understood
-from tests.conftest import CATALOG
+from gateway.pipeline.prepare import AskedImage, Pieces
+from tests.conftest import CATALOG, asked_of
 from tests.processes import pixel_processes
 from tests.scenes import encoded, scene
 
@@ -66,12 +66,13 @@ class Setting:
         made = MadeImages(workers, ShrunkImages(shrunk_bytes), PixelDigests(digests))
         self._images = Images(LIMITS, fetcher, workers, made)
 
-    def asked(self, *files: bytes) -> tuple[Asked, list[SizedImage]]:
+    def asked(self, *files: bytes) -> tuple[tuple[AskedImage, ...], list[SizedImage]]:
         urls = [f"data:image/png;base64,{base64.b64encode(file).decode()}" for file in files]
         content = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
         request = {"model": "tiny", "messages": [{"role": "user", "content": content}]}
-        asked = understood(json.dumps(request).encode(), self._catalog, LIMITS)
-        return asked, fitted(asked, [one.image for one in asked.images if isinstance(one.image, Image)], "tiny", asked.model)
+        asked = asked_of(json.dumps(request).encode(), self._catalog, LIMITS)
+        here = [one.image for one in asked.images if isinstance(one.image, Image)]
+        return asked.images, fitted(asked.images, here, "tiny", asked.model)
 
     async def identities(self, share: Share, *files: bytes) -> list[bytes]:
         return await self._images.pixel_identities(*self.asked(*files), share)

@@ -32,22 +32,28 @@ class SlowEngine:
         self.go = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            head = await reader.readuntil(b"\r\n\r\n")
-            if not head.startswith(b"GET"):
-                tail = b""
-                while not tail.endswith(b"\r\n0\r\n\r\n"):
-                    piece = await reader.read(MIB)
-                    if not piece:
-                        raise asyncio.IncompleteReadError(tail, None)
-                    tail = (tail + piece)[-16:]
-                self.taken += 1
-                await self.go.wait()
-            body = b"" if head.startswith(b"GET") else ANSWER
-            kind = b"content-type: application/json\r\nconnection: close\r\n"
-            writer.write(b"HTTP/1.1 200 OK\r\n" + kind + b"content-length: %d\r\n\r\n" % len(body) + body)
-            await writer.drain()
-        writer.close()
+        try:
+            await self._serve(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()  # also where the test ends before it
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"GET"):
+            tail = b""
+            while not tail.endswith(b"\r\n0\r\n\r\n"):
+                piece = await reader.read(MIB)
+                if not piece:
+                    raise asyncio.IncompleteReadError(tail, None)
+                tail = (tail + piece)[-16:]
+            self.taken += 1
+            await self.go.wait()
+        body = b"" if head.startswith(b"GET") else ANSWER
+        kind = b"content-type: application/json\r\nconnection: close\r\n"
+        writer.write(b"HTTP/1.1 200 OK\r\n" + kind + b"content-length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
 
 
 @contextlib.asynccontextmanager

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import httpx
 import pytest
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
-from gateway.errors import EngineFailed, EngineUnavailable
+from gateway.errors import EngineFailed, EngineLost, EngineUnavailable
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.health import HealthProbe, State
 from gateway.upstream.openai_http import OpenAIHttpEngine
@@ -160,6 +160,46 @@ def test_where_all_are_full_the_model_is_busy(engines: list[FakeEngine], session
     with pytest.raises(EngineUnavailable, match="is busy"):
         ask_all(urls_of(engines), [session])
     assert sum(len(engine.documents) for engine in engines) == times
+
+
+@pytest.mark.parametrize("answer", [Response("no place", 503), Response("", 502)], ids=["full", "gone"])
+def test_a_model_that_had_no_room_is_said_to_have_refused_for_a_while(engines: list[FakeEngine], answer: Response) -> None:
+    async def refuse(_: Request) -> Response:
+        return answer
+
+    async def run() -> bool:
+        async with asking(urls_of(engines[:1])) as (engine, _):
+            assert not engine.has_refused("tiny")
+            with pytest.raises(EngineUnavailable):
+                await ask(engine, None)
+            return engine.has_refused("tiny")
+
+    engines[0].answer = refuse
+    assert asyncio.run(run()) == (answer.status_code == 503)
+
+
+@pytest.mark.parametrize("answer", [JSONResponse({"error": {"message": "EngineCore died."}}, 500), Response("", 502)])
+def test_an_engine_that_dies_of_a_request_is_told_from_one_that_never_had_it(
+    engines: list[FakeEngine], answer: Response
+) -> None:
+    async def die(_: Request) -> Response:
+        engines[0].is_well = False
+        return answer
+
+    async def run() -> None:
+        async with asking(urls_of(engines[:1])) as (engine, probe), probe.running():
+            with pytest.raises(EngineLost):
+                await ask(engine, None)
+            await probe.probe("tiny", probe.models["tiny"].engines[0])
+            with pytest.raises(EngineUnavailable) as error:
+                await ask(engine, None)
+            assert not isinstance(error.value, EngineLost)
+
+    engines[0].answer = die
+    try:
+        asyncio.run(run())
+    finally:
+        engines[0].is_well = True  # the gateway of the tests below looks before they begin
 
 
 def catalog_of(urls: Sequence[str]) -> str:

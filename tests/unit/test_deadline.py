@@ -50,6 +50,18 @@ def test_another_deadline_takes_its_place() -> None:
         run(block)
 
 
+def test_no_further_deadline_keeps_a_block_going_that_ends() -> None:
+    """A client that leaves as one model fails is gone for the next one, too."""
+
+    async def block(patience: Patience) -> None:
+        patience.end(Gone())
+        patience.until(now_s() + 60, Late())
+        await asyncio.sleep(60)
+
+    with pytest.raises(Gone):
+        run(block)
+
+
 def test_the_first_reason_is_told() -> None:
     async def block(patience: Patience) -> None:
         asyncio.get_running_loop().call_soon(patience.end, Gone())

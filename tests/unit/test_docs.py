@@ -9,14 +9,19 @@ from pydantic import BaseModel
 
 from deploy.cli import main
 from gateway import errors
+from gateway.catalog.entry import Cache
 from gateway.catalog.families import FamilyName
-from gateway.catalog.models import Cache, Hardware, KvCache, Limits, Model
+from gateway.catalog.models import Adapter, Autoscaling, Hardware, KvCache, Limits, Model
+from gateway.catalog.providers import Provider
+from gateway.catalog.routes import Routing, Rule
 from gateway.errors import GatewayError
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
+from gateway.wire import embeddings
 from gateway.wire.chat import (
     LEFT_OUT,
     MAX_MESSAGES,
+    MAX_MODELS,
     MAX_N,
     MAX_PARTS,
     MAX_STOP_SEQUENCES,
@@ -43,15 +48,21 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "### `limits`": Limits,
     "### `models.<name>`": Model,
     "### `models.<name>.kv_cache`": KvCache,
+    "### `models.<name>.autoscaling`": Autoscaling,
+    "### `models.<name>.adapters.<name>`": Adapter,
     "### `models.<name>.cache`": Cache,
+    "### `providers.<name>`": Provider,
+    "### `routing`": Routing,
+    "### `routing.rules.<name>`": Rule,
 }
 
 
 @pytest.mark.parametrize(("heading", "kind"), SECTIONS.items(), ids=SECTIONS.keys())
 def test_every_key_of_the_catalog_is_told(heading: str, kind: type[BaseModel]) -> None:
     told = {cells[0].strip("`"): cells[1] for cells in rows(CONFIGURATION, heading)}
-    assert told.keys() == kind.model_fields.keys()
-    for name, field in kind.model_fields.items():
+    known = {field.alias or name: field for name, field in kind.model_fields.items()}
+    assert told.keys() == known.keys()
+    for name, field in known.items():
         assert (told[name] == "required") == field.is_required(), name
         if isinstance(field.default, int | float):
             assert told[name] == str(field.default).lower(), name
@@ -78,7 +89,14 @@ def test_every_metric_is_told() -> None:
 
 @pytest.mark.parametrize(
     ("mark", "fields"),
-    [("passed on", ChatCompletionRequest.model_fields.keys()), ("left out", LEFT_OUT.keys()), ("refused", REFUSED.keys())],
+    [
+        ("passed on", ChatCompletionRequest.model_fields.keys()),
+        ("left out", LEFT_OUT.keys()),
+        ("refused", REFUSED.keys()),
+        ("embeddings: passed on", embeddings.EmbeddingRequest.model_fields.keys()),
+        ("embeddings: left out", embeddings.LEFT_OUT.keys()),
+        ("embeddings: refused", embeddings.REFUSED.keys()),
+    ],
 )
 def test_every_field_of_a_request_is_told(mark: str, fields: set[str]) -> None:
     section = API.split(f"<!-- {mark} -->", 1)[1].split("<!-- end -->", 1)[0]
@@ -88,6 +106,8 @@ def test_every_field_of_a_request_is_told(mark: str, fields: set[str]) -> None:
 def test_the_limits_of_a_request_are_told() -> None:
     said = f"At most {MAX_N} for `n`, {MAX_STOP_SEQUENCES} for `stop`, {MAX_MESSAGES} for `messages`"
     assert f"{said}, {MAX_PARTS} parts in one message, {MAX_TOOLS} for `tools`, {MAX_TOKEN_IDS} for lists of tokens" in API
+    assert f"; {MAX_MODELS} names in [`models`]" in API
+    assert f"`input` is a text or up to {embeddings.MAX_INPUTS} of them" in API
 
 
 def test_every_error_code_is_told() -> None:

@@ -36,6 +36,11 @@ _RIFF = {b"AVI ": "AVI video", b"WAVE": "WAVE audio"}
 _PNM = frozenset({b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"P7"})
 
 
+def is_picture(head: bytes) -> bool:
+    """Whether what begins as an MP4 file does is an image."""
+    return head[8:12] in _BRANDS
+
+
 def name_of(head: bytes) -> str | None:
     """The name of a format that is known and not taken, from the first bytes of a file, of which 256 are enough."""
     for beginning, name in _BEGINNINGS:

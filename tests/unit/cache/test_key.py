@@ -5,9 +5,20 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.cache.key import HOW_IT_IS_SENT, WHAT_IT_RUNS_ON, answer_key, model_identity, sampling_defaults
+from gateway.cache.key import (
+    HOW_IT_IS_SENT,
+    HOW_VECTORS_ARE_SENT,
+    WHAT_IT_RUNS_ON,
+    WHO_ANSWERS,
+    answer_key,
+    embedding_key,
+    model_identity,
+    sampling_defaults,
+)
 from gateway.catalog.models import Catalog, Model
+from gateway.catalog.providers import Provider
 from gateway.wire.chat import ChatCompletionRequest, StreamOptions, parse_chat
+from gateway.wire.embeddings import EmbeddingRequest, of_image, parse_embedding
 from tests.conftest import CATALOG
 
 IMAGE = (b"d" * 32, "")
@@ -88,7 +99,7 @@ def key(document: dict[str, Any], *, tenant: str = "", images: Any = (), served:
 
 
 def test_every_field_of_a_request_has_a_place() -> None:
-    assert OTHERS.keys() | HOW_IT_IS_SENT | {"model"} == ChatCompletionRequest.model_fields.keys()
+    assert OTHERS.keys() | HOW_IT_IS_SENT | WHO_ANSWERS == ChatCompletionRequest.model_fields.keys()
 
 
 def test_every_stream_option_has_been_thought_of() -> None:
@@ -113,7 +124,46 @@ def test_each_fact_of_a_model_changed_alone_changes_the_key(field: str) -> None:
 
 
 def test_an_adapter_changes_the_key() -> None:
-    assert len({model_identity("tiny", model(), adapter) for adapter in (None, "red", "blue")}) == 3
+    adapted = model(adapters={"red": {"source": "/red"}, "blue": {"source": "/blue"}})
+    other = model(adapters={"red": {"source": "/blue"}})
+    identities = [model_identity("tiny", adapted, adapter) for adapter in (None, "red", "blue")]
+    assert len({*identities, model_identity("tiny", other, "red")}) == 4
+    assert model_identity("tiny", model()) == identities[0], "adapters beside it change nothing of its own answers"
+
+
+FAR: dict[str, Any] = {"url": "https://a.example.com", "model": "m", "tier": "t", "price": 1, "context_tokens": 4096}
+FAR_IDENTITY: dict[str, Any] = {
+    "url": "https://b.example.com",
+    "model": "n",
+    "key": "other",
+    "context_tokens": 2048,
+    "tools": True,
+    "json_schema": True,
+}
+"""Every field of a provider that decides its answers, or what it refuses."""
+
+
+def provider(**changes: Any) -> Provider:
+    said = {"json" if name == "json_schema" else name: value for name, value in changes.items()}
+    return Provider.model_validate(FAR | {"concurrency": 1, "longest_answer_s": 1} | said)
+
+
+def test_every_field_of_a_provider_has_a_place() -> None:
+    assert FAR_IDENTITY.keys() == Provider.model_fields.keys() - WHAT_IT_RUNS_ON
+
+
+@pytest.mark.parametrize("field", FAR_IDENTITY)
+def test_each_fact_of_a_provider_changed_alone_is_another_answerer(field: str) -> None:
+    assert model_identity("far", provider()) != model_identity("far", provider(**{field: FAR_IDENTITY[field]}))
+
+
+def test_what_does_not_decide_a_provider_s_answers_changes_nothing() -> None:
+    other = provider(tier="u", price=2, concurrency=9, max_image_pixels=5, cache={"ttl_s": 5})
+    assert model_identity("far", provider()) == model_identity("far", other)
+
+
+def test_of_a_provider_no_defaults_are_known() -> None:
+    assert sampling_defaults(provider()) == {}
 
 
 def test_two_models_of_one_source_have_keys_of_their_own() -> None:
@@ -183,3 +233,48 @@ def test_an_image_in_another_place_changes_the_key() -> None:
 
 def test_the_catalog_of_the_tests_is_one() -> None:
     assert Catalog.model_validate(yaml.safe_load(CATALOG)).models["tiny"] == model()
+
+
+VECTORS: dict[str, Any] = {
+    "input": ["other words"],
+    "truncate_prompt_tokens": 5,
+    "use_activation": False,
+}
+"""Every field that decides a vector of words, with a value that is not the one in EMBEDDED."""
+EMBEDDED = {"model": "tiny", "input": ["words", "more"]}
+
+
+def vectors_key(document: dict[str, Any], *, tenant: str = "", images: Any = (), identity: bytes = b"clip") -> bytes:
+    request, _ = parse_embedding(document)
+    return embedding_key(identity, tenant, images, request)
+
+
+def test_every_field_of_a_request_for_embeddings_has_a_place() -> None:
+    # What is in `messages` is the image.
+    placed = VECTORS.keys() | HOW_VECTORS_ARE_SENT | {"messages"} | (WHO_ANSWERS & EmbeddingRequest.model_fields.keys())
+    assert placed == EmbeddingRequest.model_fields.keys()
+
+
+@pytest.mark.parametrize("field", VECTORS)
+def test_each_field_changed_alone_asks_for_other_vectors(field: str) -> None:
+    assert vectors_key(EMBEDDED) != vectors_key(EMBEDDED | {field: VECTORS[field]})
+
+
+def test_vectors_are_known_by_model_tenant_words_and_image() -> None:
+    image = {"model": "tiny", "messages": of_image("data:image/png;base64,AAAA")["messages"]}
+    keys = [
+        vectors_key(EMBEDDED),
+        vectors_key(EMBEDDED, tenant="other"),
+        vectors_key(EMBEDDED, identity=b"other"),
+        vectors_key(EMBEDDED | {"input": ["more", "words"]}),
+        vectors_key(EMBEDDED | {"input": ["wordsmore"]}),
+        vectors_key(image, images=[IMAGE]),
+        vectors_key(image, images=[(b"e" * 32, "")]),
+        vectors_key(image, images=[(b"d" * 32, "v1-jpeg-224x224-o1")]),
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_how_vectors_are_written_decides_nothing() -> None:
+    assert vectors_key(EMBEDDED) == vectors_key(EMBEDDED | {"encoding_format": "base64", "model": "alias", "user": "me"})
+    assert vectors_key({"model": "tiny", "input": "words"}) == vectors_key({"model": "tiny", "input": ["words"]})

@@ -35,6 +35,14 @@ def test_answers_that_would_come_out_the_same_are_shared(fields: dict[str, Any],
     assert shared("deterministic", **fields) == is_so
 
 
+@pytest.mark.parametrize("answers", ["deterministic", "always", "asked"])
+def test_no_answer_about_a_video_is_shared(answers: str) -> None:
+    video = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, video]}]
+    assert shared(answers, "max-age=60", temperature=0, seed=1)
+    assert not shared(answers, "max-age=60", temperature=0, seed=1, messages=messages)
+
+
 def test_all_answers_are_shared_where_the_catalog_says_always() -> None:
     assert shared("always")
 

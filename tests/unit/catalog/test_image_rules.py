@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from gateway.catalog import image_rules
 from gateway.catalog.families import FAMILIES, FamilyName
 from gateway.catalog.image_rules import Budget, ImageRule, QwenRule, Size, UnfitSize
 from gateway.catalog.tiling_rules import Idefics3Rule, InternVLRule, LlavaNextRule, LlavaOnevisionRule
@@ -26,7 +27,7 @@ def every_size(test: Callable[[Size], None]) -> Callable[[], None]:
     """A few sizes that have been wrong or could be, and drawn ones."""
     for size in ((1, 1), (8, 8), (1007, 994), (4000, 3000), (2000, 10), (5000, 25), (1457, 1455), (28, 5600)):
         test = example(size=size)(test)
-    drawn: Callable[[], None] = settings(max_examples=150, deadline=None)(given(size=sizes)(test))
+    drawn: Callable[[], None] = settings(max_examples=150)(given(size=sizes)(test))
     return drawn
 
 
@@ -65,7 +66,7 @@ def test_what_was_sent_would_be_sent_as_it_is(rule: ImageRule, budget: Budget) -
 
 @rules
 def test_an_image_fits_its_budget(rule: ImageRule) -> None:
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(size=sizes, max_pixels=st.integers(20_000, 4_000_000), max_side=st.integers(64, 3000))
     def holds(size: Size, max_pixels: int, max_side: int) -> None:
         sent = rule.sent_size(*size, Budget(max_pixels, max_side))
@@ -77,7 +78,7 @@ def test_an_image_fits_its_budget(rule: ImageRule) -> None:
 
 @rules
 def test_an_image_within_its_budget_is_sent_as_without_one(rule: ImageRule) -> None:
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(size=sizes)
     def holds(size: Size) -> None:
         if isinstance(rule, QwenRule):  # it counts the pixels of the rounded sides
@@ -89,7 +90,7 @@ def test_an_image_within_its_budget_is_sent_as_without_one(rule: ImageRule) -> N
 
 @rules
 def test_a_smaller_box_never_sends_a_longer_side_than_a_larger_one_allows(rule: ImageRule) -> None:
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(size=sizes, boxes=st.tuples(st.integers(64, 3000), st.integers(64, 3000)))
     def holds(size: Size, boxes: tuple[int, int]) -> None:
         low, high = sorted(boxes)
@@ -190,3 +191,45 @@ def test_no_arithmetic_fails_on_thin_images() -> None:
                 assert min(rule.sent_size(*size, LOW)) >= 1
             except UnfitSize:
                 assert isinstance(rule, QwenRule)
+
+
+MEANT: dict[tuple[str | None, str], Budget] = {
+    (None, "high"): Budget(200_000, None),
+    (None, "low"): Budget(200_000, 512),
+    ("auto", "high"): Budget(200_000, None),
+    ("auto", "low"): Budget(200_000, 512),
+    ("low", "high"): Budget(200_000, 512),
+    ("high", "low"): Budget(200_000, None),
+    ("original", "low"): Budget(200_000, None),
+}
+"""What an image's `detail` allows with a model's `auto_detail` and 200,000 pixels."""
+
+
+@rules
+def test_a_size_that_comes_again_becomes_what_the_rule_says(rule: ImageRule) -> None:
+    for (detail, auto_detail), budget in MEANT.items():
+        for size in ((1600, 1200), (1200, 1600), (1600, 1200)):
+            sent = rule.sent_size(*size, budget)
+            assert image_rules.sizes(rule, 200_000, auto_detail)(*size, detail) == (sent, rule.tokens(*sent))
+
+
+def test_a_size_that_is_refused_is_refused_again() -> None:
+    for _ in range(2):
+        with pytest.raises(UnfitSize, match="an aspect of 300"):
+            image_rules.sizes(DEMO, None, "high")(3000, 10, None)
+
+
+def test_models_share_what_is_known_of_sizes_where_all_that_decides_it_is_the_same() -> None:
+    known = image_rules.sizes(QwenRule(), None, "high")
+    assert image_rules.sizes(QwenRule(), None, "high") is known
+    assert (
+        len(
+            {
+                known,
+                image_rules.sizes(DEMO, None, "high"),
+                image_rules.sizes(QwenRule(), 1000, "high"),
+                image_rules.sizes(QwenRule(), None, "low"),
+            }
+        )
+        == 4
+    )

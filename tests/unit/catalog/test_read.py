@@ -2,7 +2,8 @@ import pathlib
 
 import pytest
 
-from gateway.catalog.models import Cache, Catalog
+from gateway.catalog.entry import Cache
+from gateway.catalog.models import Catalog
 from gateway.catalog.read import CatalogError, load_catalog, parse_catalog
 from tests.conftest import CATALOG
 
@@ -85,6 +86,61 @@ MISTAKES = {
     "an unknown key of the cache is named": (
         ("    tier: edge", "    tier: edge\n    cache: {answer: always}"),
         "c.yaml:9: models.tiny.cache.answer: unknown key, did you mean answers?",
+    ),
+    "a target that would never be exceeded is named": (
+        ("    tier: edge", "    tier: edge\n    autoscaling: {min_replicas: 1, max_replicas: 2, target_in_flight: 12}"),
+        "c.yaml:5: models.tiny: autoscaling.target_in_flight 12 would never be exceeded: a replica has 12 requests at most",
+    ),
+    "replicas are as many or change": (
+        (
+            "    tier: edge",
+            "    tier: edge\n    replicas: 2\n    autoscaling: {min_replicas: 1, max_replicas: 2, target_in_flight: 3}",
+        ),
+        "c.yaml:5: models.tiny: takes replicas or autoscaling, not both",
+    ),
+    "more at the least than at the most is named": (
+        ("    tier: edge", "    tier: edge\n    autoscaling: {min_replicas: 3, max_replicas: 2, target_in_flight: 3}"),
+        "c.yaml:9: models.tiny.autoscaling: max_replicas 2 is less than min_replicas 3",
+    ),
+    "a tier that routing does not list is named": (
+        ("limits: {body_mib: 1}", "limits: {body_mib: 1}\nrouting: {tiers: [edge]}"),
+        "c.yaml:2: catalog: models.mute.tier: 'server' is not among routing.tiers: edge",
+    ),
+    "a tier without a model is named": (
+        ("limits: {body_mib: 1}", "limits: {body_mib: 1}\nrouting: {tiers: [edge, server, top]}"),
+        "c.yaml:2: catalog: routing.tiers: no model is in tier 'top'",
+    ),
+    "a rule for a tier that is none is named": (
+        ("limits: {body_mib: 1}", "limits: {body_mib: 1}\nrouting: {rules: {pages: {tier: top, images_over: 1}}}"),
+        "c.yaml:2: catalog: routing.rules.pages.tier: 'top' is not among the tiers: edge, server",
+    ),
+    "a rule that says nothing is named": (
+        ("limits: {body_mib: 1}", "limits: {body_mib: 1}\nrouting: {rules: {pages: {tier: server}}}"),
+        "c.yaml:4: routing.rules.pages: needs one or more of images_over, visual_tokens_over,",
+    ),
+    "a rule whose value was forgotten is named": (
+        ("limits: {body_mib: 1}", "limits: {body_mib: 1}\nrouting: {rules: {pages: {tier: server, images_over: }}}"),
+        "c.yaml:4: routing.rules.pages: needs one or more of images_over, visual_tokens_over,",
+    ),
+    "a tier that is listed twice is named": (
+        ("limits: {body_mib: 1}", "limits: {body_mib: 1}\nrouting: {tiers: [edge, server, edge]}"),
+        "c.yaml:2: catalog: routing.tiers:",
+    ),
+    "an alias for nothing is named": (
+        ("limits: {body_mib: 1}", "limits: {body_mib: 1}\nrouting: {aliases: {gpt-4o: [tiny, auto:cheap]}}"),
+        "c.yaml:2: catalog: routing.aliases.gpt-4o: 'auto:cheap' is no model, no adapter, no provider, no tier and not 'auto'",
+    ),
+    "an alias that is a model is named": (
+        ("limits: {body_mib: 1}", "limits: {body_mib: 1}\nrouting: {aliases: {mute: tiny}}"),
+        "c.yaml:2: catalog: routing.aliases.mute: the name is a model already",
+    ),
+    "a tier that is called as the choice is named": (
+        ("    tier: edge", "    tier: auto"),
+        "c.yaml:2: catalog: a tier is called 'auto', which leaves the choice to the rules",
+    ),
+    "a tier that is called as a model is named": (
+        ("    tier: edge", "    tier: mute"),
+        "c.yaml:2: catalog: models.mute: the name is a tier already",
     ),
     "an identity that nobody knows is named": (
         ("    tier: edge", "    tier: edge\n    cache: {identity: looks}"),

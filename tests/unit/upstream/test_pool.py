@@ -101,11 +101,11 @@ def test_an_engine_that_is_passed_over_is_not_chosen_again() -> None:
     with pool.turn("s") as turn:
         while turn.engine is not None:
             met.append((turn.engine, turn.is_last))
-            assert [engine.in_flight for engine in pool.engines].count(1) == 1
+            assert [engine.in_flight for engine in pool.engines].count(1) == pool.in_flight == 1
             turn.pass_over()
     assert {engine for engine, _ in met} == set(pool.engines)
     assert [is_last for _, is_last in met] == [False, False, True]
-    assert {engine.in_flight for engine in pool.engines} == {0}
+    assert {engine.in_flight for engine in pool.engines} == {pool.in_flight} == {0}
 
 
 def test_a_single_engine_takes_all() -> None:

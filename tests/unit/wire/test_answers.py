@@ -104,7 +104,7 @@ def test_an_answer_that_ends_with_calls_and_has_none_is_not_stored() -> None:
 
 UNKNOWN: list[dict[str, Any]] = [
     answer(choice(message("a", citations=[1]))),
-    answer(choice(message("a", annotations=[]))),
+    answer(choice(message("a", annotations=[{"type": "url_citation"}]))),
     answer(choice(message("a"), routed_experts="AAA")),
     answer(choice(message(None, calls=[call("f", "{}") | {"mood": "blue"}]))),
     answer(choice(message("a"), logprobs={"content": [], "thoughts": []})),
@@ -114,6 +114,10 @@ UNKNOWN: list[dict[str, Any]] = [
 @pytest.mark.parametrize("document", UNKNOWN)
 def test_what_a_replay_could_not_carry_is_not_stored(document: dict[str, Any]) -> None:
     assert not is_storable(document)
+
+
+def test_an_empty_list_of_links_as_openai_writes_it_says_nothing() -> None:
+    assert is_storable(answer(choice(message("a", annotations=[]))))
 
 
 def test_a_newer_engine_s_field_may_be_null_and_one_beside_the_choices_may_be_anything() -> None:

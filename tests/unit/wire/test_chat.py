@@ -4,10 +4,11 @@ from typing import Any
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.wire.chat import LEFT_OUT, REFUSED, ChatCompletionRequest, EngineImage, parse_chat
+from gateway.wire.chat import LEFT_OUT, REFUSED, ChatCompletionRequest, EngineImage, EngineVideo, parse_chat
 
 USER = {"role": "user", "content": "hi"}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+VIDEO = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}
 TOOL = {"type": "function", "function": {"name": "report", "parameters": {"type": "object"}}}
 
 
@@ -43,7 +44,30 @@ FINDINGS: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "missing_required_parameter",
         "Missing required parameter: 'messages[0].content[0].text'.",
     ),
-    "a video": (turn(content=[{"type": "video_url"}]), "messages[0].content[0].type", "unsupported_parameter", "'video_url'"),
+    "a video without its address": (
+        turn(content=[{"type": "video_url"}]),
+        "messages[0].content[0].video_url",
+        "missing_required_parameter",
+        "video_url",
+    ),
+    "how a video is to be read": (
+        turn(content=[{"type": "video_url", "video_url": {"url": "data:", "num_frames": 9}}]),
+        "messages[0].content[0].video_url.num_frames",
+        "unknown_parameter",
+        "num_frames",
+    ),
+    "a video in a system message": (
+        request(messages=[{"role": "system", "content": [VIDEO]}]),
+        "messages[0].content[0].type",
+        "invalid_value",
+        "'text'",
+    ),
+    "embeddings for a video": (
+        turn(content=[{"type": "video_embeds"}]),
+        "messages[0].content[0].type",
+        "unsupported_parameter",
+        "videos as 'video_url'",
+    ),
     "audio": (turn(content=[{"type": "input_audio"}]), "messages[0].content[0].type", "unsupported_parameter", "images"),
     "embeddings for an image": (
         turn(content=[{"type": "image_embeds", "image_embeds": "x"}]),
@@ -326,10 +350,26 @@ def test_a_message_repeats_little_of_what_the_caller_sent() -> None:
         assert len(error.value.param or "") <= 100
 
 
-def test_images_are_found_with_their_places() -> None:
-    parsed, _ = parse_chat(request(messages=[USER, {"role": "user", "content": [{"type": "text", "text": "?"}, IMAGE]}]))
-    assert [(place, image.url) for place, image in parsed.images()] == [
-        ("messages[1].content[1].image_url.url", "data:image/png;base64,AAAA")
+def test_images_and_videos_are_found_with_their_places_in_their_order() -> None:
+    parts = [VIDEO, {"type": "text", "text": "?"}, IMAGE, VIDEO]
+    parsed, _ = parse_chat(request(messages=[USER, {"role": "user", "content": parts}]))
+    assert [(place, medium.url) for place, medium in parsed.media()] == [
+        ("messages[1].content[0].video_url.url", "data:video/mp4;base64,AAAA"),
+        ("messages[1].content[2].image_url.url", "data:image/png;base64,AAAA"),
+        ("messages[1].content[3].video_url.url", "data:video/mp4;base64,AAAA"),
+    ]
+    assert parsed.word_bytes == len("hi?")
+
+
+def test_videos_get_their_names_apart_from_those_of_images() -> None:
+    parsed, left_out = parse_chat(turn(content=[VIDEO | {"uuid": "theirs"}, IMAGE, VIDEO]))
+    videos = [EngineVideo("data:a", "first"), EngineVideo("data:b", None)]
+    document = parsed.for_engine([EngineImage("data:c", "image")], None, videos=videos)
+    assert left_out == ("messages[].content[].uuid",)
+    assert document["messages"][0]["content"] == [
+        {"type": "video_url", "video_url": {"url": "data:a"}, "uuid": "first"},
+        {"type": "image_url", "image_url": {"url": "data:c"}, "uuid": "image"},
+        {"type": "video_url", "video_url": {"url": "data:b"}},
     ]
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import EngineFailed
-from gateway.wire.sse import error_event, says_done, split_events, until_error, whole_events
+from gateway.wire.sse import error_event, is_error, says_done, says_something, split_events, until_error, whole_events
 
 
 @given(st.lists(st.text(alphabet="abc \r", min_size=1), min_size=1), st.lists(st.integers(0, 60)))
@@ -46,6 +46,24 @@ def test_an_error_of_the_engine_s_is_found_wherever_it_stands() -> None:
     assert until_error(b"data: " + ERROR + b"\n\ndata: [DONE]\n\n") == (b"", ERROR)
     assert until_error(b"data: a\n\ndata: " + ERROR + b"\n\n") == (b"data: a\n\n", ERROR)
     assert until_error(b"") == (b"", None)
+
+
+@pytest.mark.parametrize("error", [ERROR, b'{\n  "error" : "no"}', b'{"error":["no"]}'])
+def test_an_error_is_one_however_it_is_written(error: bytes) -> None:
+    assert is_error(error)
+    line = error.replace(b"\n", b"")
+    assert until_error(b"data: " + line + b"\n\n") == (b"", line)
+
+
+@pytest.mark.parametrize("answer", [b'{"error": null, "choices": []}', b'{"id": "x", "error": {}}', b"{}"])
+def test_an_answer_that_has_the_word_is_none(answer: bytes) -> None:
+    assert not is_error(answer)
+    assert until_error(b"data: " + answer + b"\n\n") == (b"data: " + answer + b"\n\n", None)
+
+
+def test_comments_say_nothing() -> None:
+    assert not says_something(b": one moment\n\n: data: soon\n\n")
+    assert says_something(b": one moment\n\ndata: {}\n\n")
 
 
 def test_words_of_an_answer_are_not_taken_for_an_error() -> None:

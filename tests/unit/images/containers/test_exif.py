@@ -184,7 +184,7 @@ def _gif(draw: st.DrawFn) -> bytes:
 
 @pytest.mark.parametrize("form", [_jpeg, _png, _webp, _gif], ids=["JPEG", "PNG", "WebP", "GIF"])
 def test_the_orientation_is_pillows(form: Callable[[st.DrawFn], bytes]) -> None:
-    @settings(max_examples=250, deadline=None)
+    @settings(max_examples=250)
     @given(st.composite(form)())
     def check(data: bytes) -> None:
         expected = pillows(data)

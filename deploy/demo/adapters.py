@@ -1,0 +1,80 @@
+"""`python -m deploy.demo.adapters NAME FOLDER`: makes a LoRA adapter of a demo model in a moment, the same one on every run.
+
+It has PEFT's form, so that vLLM loads it as it would a real one. Its weights are random and large: with it the model says other
+noise than without.
+
+Needs torch, so on a machine without a GPU `cpu_torch/` on the PYTHONPATH.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import tempfile
+
+import torch
+from safetensors.torch import save_file
+
+from deploy.demo.models import SEED, SIZES, Size
+
+RANK = 8
+
+_HEAD_DIM = 32
+_SPREAD = 0.5
+
+OF_MODEL = {"small-adapter": "small"}
+"""The adapters, by name, and the demo model of each."""
+
+
+def make(name: str, folder: pathlib.Path) -> None:
+    """Makes the adapter `name` in `folder`, which must not exist yet.
+
+    Raises KeyError: there is no adapter of that name.
+    """
+    size = SIZES[OF_MODEL[name]]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
+    try:
+        save_file(_weights(size), unfinished / "adapter_model.safetensors")
+        (unfinished / "adapter_config.json").write_text(json.dumps(_config(OF_MODEL[name])), encoding="utf-8")
+        unfinished.replace(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _weights(size: Size) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(SEED)
+    width_of = {"q_proj": size.attention_heads * _HEAD_DIM, "v_proj": size.kv_heads * _HEAD_DIM}
+    weights = {}
+    for layer in range(size.layers):
+        for projection, width in width_of.items():
+            place = f"base_model.model.model.language_model.layers.{layer}.self_attn.{projection}"
+            weights[f"{place}.lora_A.weight"] = _SPREAD * torch.randn(RANK, size.hidden_size, generator=generator)
+            weights[f"{place}.lora_B.weight"] = _SPREAD * torch.randn(width, RANK, generator=generator)
+    return weights
+
+
+def _config(model: str) -> dict[str, object]:
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": f"demo:{model}",
+        "r": RANK,
+        "lora_alpha": 2 * RANK,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": ["q_proj", "v_proj"],
+    }
+
+
+def main() -> None:
+    """Makes the adapter that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.demo.adapters")
+    parser.add_argument("name", choices=sorted(OF_MODEL))
+    parser.add_argument("folder", type=pathlib.Path)
+    arguments = parser.parse_args()
+    make(arguments.name, arguments.folder)
+
+
+if __name__ == "__main__":
+    main()
