@@ -71,7 +71,7 @@ class Answers:
         """
         control = CacheControl.of(call.headers)
         address = self._shared_address(call, control)
-        stored = await self._stored(address, control) if address is not None else None
+        stored = None if address is None else await stored_for(self._store, address, control)
         if stored is not None:
             await self._send_stored(call, stored, "hit", send)
         elif control.only_if_cached:
@@ -90,13 +90,10 @@ class Answers:
         """
         control = CacheControl.of(call.headers)
         address = self._shared_address(call, control)
-        if address is None or not control.takes_stored:
-            return False
-        stored = self._store.at_hand(address) or await self._store.get(address)
-        if stored is None or not control.takes_age(age_s(stored)):
-            return False
-        await self._send_stored(call, stored, "hit", send)
-        return True
+        stored = None if address is None else await stored_for(self._store, address, control, from_afar=True)
+        if stored is not None:
+            await self._send_stored(call, stored, "hit", send)
+        return stored is not None
 
     def _shared_address(self, call: Call, control: CacheControl) -> Address | None:
         """Where the answer is stored, or will be; None where it is nobody else's."""
@@ -109,15 +106,6 @@ class Answers:
         return Address(
             call.tenant, call.model, answer_key(identity, defaults, call.tenant, images, call.asked.request, room=call.room)
         )
-
-    async def _stored(self, address: Address, control: CacheControl) -> Stored | None:
-        """The stored answer, if the caller takes it. One that is not at hand is left to the flight to find."""
-        if not control.takes_stored:
-            return None
-        stored = self._store.at_hand(address)
-        if stored is None and (control.only_if_cached or control.no_store):
-            stored = await self._store.get(address)
-        return stored if stored is not None and control.takes_age(age_s(stored)) else None
 
     async def _straight(self, call: Call, send: Send) -> None:
         """From an engine, as fast as the client reads, and for nobody else."""
@@ -316,6 +304,19 @@ async def _send_answer(call: Call, answer: bytes, headers: Mapping[str, str], se
         await send_replay(replay(answer, answer_id, created, include_usage=call.include_usage), headers, send)
     else:
         await send_whole(renewed(answer, answer_id, created), headers, send)
+
+
+async def stored_for(store: ResultStore, address: Address, control: CacheControl, *, from_afar: bool = False) -> Stored | None:
+    """What is stored, if the caller takes it.
+
+    What is not at hand is left to a flight to find, unless there will be none, or it is said to be looked for `from_afar`.
+    """
+    if not control.takes_stored:
+        return None
+    stored = store.at_hand(address)
+    if stored is None and (from_afar or control.only_if_cached or control.no_store):
+        stored = await store.get(address)
+    return stored if stored is not None and control.takes_age(age_s(stored)) else None
 
 
 def age_s(stored: Stored) -> float:

@@ -26,7 +26,7 @@ from gateway.deadline import Patience, requested_timeout_s
 from gateway.errors import BodyTooSlow, DeadlineExceeded, GatewayError, InvalidField, NotCached, shortened
 from gateway.images.sized import ImageLimits
 from gateway.memory import BodyMemory, Share
-from gateway.pipeline.answers import CACHE_HEADER, Result, age_s, flying
+from gateway.pipeline.answers import CACHE_HEADER, Result, age_s, flying, stored_for
 from gateway.pipeline.call import headers_of
 from gateway.pipeline.hang_up import ending_with_client
 from gateway.pipeline.images import Images, fitted
@@ -122,7 +122,7 @@ class Embeddings:
         if not embeddings_are_shared(call.model, control):
             return await self._response(call, await self.making.make(call, call.share), "bypass")
         address = self._address(call, call.identities)
-        stored = await self._stored(address, control)
+        stored = await stored_for(self.store, address, control)
         if stored is not None:
             return await self._response(call, Vectors.of_stored(stored.answer), "hit", stored)
         if control.only_if_cached:
@@ -135,15 +135,6 @@ class Embeddings:
         tenant = call.record.tenant
         key = embedding_key(self.identities[call.name], tenant, images, call.wanted.request)
         return Address(tenant, call.name, key)
-
-    async def _stored(self, address: Address, control: CacheControl) -> Stored | None:
-        """The stored vectors, if the caller takes them. Those that are not at hand are left to the flight to find."""
-        if not control.takes_stored:
-            return None
-        stored = self.store.at_hand(address)
-        if stored is None and (control.only_if_cached or control.no_store):
-            stored = await self.store.get(address)
-        return stored if stored is not None and control.takes_age(age_s(stored)) else None
 
     async def _shared(self, call: EmbeddingCall, address: Address, control: CacheControl) -> Response:
         """With all who ask the same at this gateway."""
