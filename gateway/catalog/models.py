@@ -370,7 +370,7 @@ class Catalog(_Entry):
         aliases = self.routing.aliases.items()
         return names | {alias: (meant,) for alias, meant in aliases if isinstance(meant, str) and meant in self.embedding}
 
-    @property
+    @cached_property
     def adapters(self) -> dict[str, tuple[str, str]]:
         """The models and names of all adapters, by the names that requests have for them."""
         return {

@@ -72,13 +72,14 @@ class Routes:
         self._longest_of: dict[str, float] = {}
         by_size = sorted(catalog.generating, key=lambda name: catalog.models[name].parameters_b)
         self._by_size = (*by_size, *catalog.providers)
+        self._told_names = (*catalog.answerers, *catalog.adapters)
 
     def models(self, name: str) -> tuple[str, ...]:
         """The models that a name stands for. Raises ModelNotFound."""
         if name in self._catalog.embedding_names:
             return self._catalog.embedding_names[name]
         if not self._chooser.knows(name):
-            raise unknown_model(name, (*self._catalog.answerers, *self._catalog.adapters))
+            raise unknown_model(name, self._told_names)
         return tuple(dict.fromkeys(model for target in self._chooser.targets([name]) for model in target.models))
 
     def targets(self, request: ChatCompletionRequest) -> tuple[Target, ...]:
@@ -93,7 +94,7 @@ class Routes:
             param = "model" if place == 0 else f"models[{place - 1}]"
             if name in self._catalog.embedding_names:
                 raise InvalidField(f"'{name}' makes embeddings, and answers no chats: ask it at /v1/embeddings.", param=param)
-            raise unknown_model(name, (*self._catalog.answerers, *self._catalog.adapters), param=param)
+            raise unknown_model(name, self._told_names, param=param)
         return self._chooser.targets(names)
 
     def check(self, asked: Understood, targets: Sequence[Target]) -> None:

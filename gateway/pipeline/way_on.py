@@ -118,8 +118,7 @@ def _call(way: Way, promise: Promise, caller: Caller, time: Time, failed: "Mappi
     until_s = time.for_model(way.asked.model.longest_answer_s, is_first=not failed)
     route = route_header(way, {name: before.code for name, before in failed.items()})
     call = Call(way.asked, promise, way.images, caller, until_s, route)
-    caller.record.routed(call.model, stream=call.asked.stream)
-    caller.record.asked_of(call.asked.served, call.route)
+    caller.record.asked_of(call.model, call.asked.served, call.route)
     return call
 
 

@@ -50,8 +50,9 @@ class RequestRecord:
         self.model = model
         self.stream = stream
 
-    def asked_of(self, served: str, route: str) -> None:
-        """The model has been chosen, or the next one has."""
+    def asked_of(self, model: str, served: str, route: str) -> None:
+        """The model has been chosen, or the next one has; `served` is what it is called, the adapter included."""
+        self.model = model
         self.served = served
         self.route = route
 
