@@ -16,7 +16,7 @@ SECONDS ?= 3600
 # constraints.txt pins all that CI tests, which is the CPU build.
 PIP := $(BIN)/python -m pip install --quiet $(if $(GPU),,--constraint constraints.txt)
 
-.PHONY: help demo check test test-full bench bench-path bench-affinity bench-images fuzz lock clean debian-tools linux
+.PHONY: help demo check test test-full manifests bench bench-path bench-affinity bench-images fuzz lock clean debian-tools linux
 
 help:
 	@echo 'make demo       install, serve two small models, and talk with them (ONCE=1: then end)'
@@ -28,6 +28,7 @@ help:
 	@echo 'make bench-affinity  what it is worth that an image'"'"'s questions meet one replica, while `fovea up loadtest/two_replicas.yaml` runs'
 	@echo 'make bench-images  what images cost the gateway, and what shrinking them saves an engine (five minutes)'
 	@echo 'make fuzz       an hour of random bodies against the full parser (SECONDS=60: a minute)'
+	@echo 'make manifests  write what is made from the chart and the code: its schema, its table of values, and k8s/'
 	@echo 'make lock       write the versions of .venv into constraints.txt'
 
 demo: linux $(VENV)/.demo
@@ -40,6 +41,7 @@ check: $(VENV)/.dev debian-tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest tests/unit tests/integration
+	$(BIN)/pytest tests/chart
 
 test: DEBIAN := curl wrk redis-server
 test: linux debian-tools
@@ -47,7 +49,9 @@ test: linux debian-tools
 
 .PHONY: all-tests
 all-tests: $(VENV)/.demo check build/json-schema-test-suite
-	$(BIN)/pytest tests/engine tests/e2e
+	$(BIN)/pytest tests/images tests/engine
+	$(BIN)/pytest tests/pods
+	$(BIN)/pytest tests/e2e
 
 test-full:
 	$(MAKE) demo ONCE=1
@@ -57,6 +61,12 @@ test-full:
 .PHONY: long-tests
 long-tests: $(VENV)/.demo $(VENV)/.dev
 	$(BIN)/pytest tests/full
+
+# Tests hold the files to it: after a change of the chart, the catalog's types or the settings.
+manifests: $(VENV)/.dev
+	$(BIN)/python -m deploy.chart.schema
+	$(BIN)/python -m deploy.chart.readme
+	$(BIN)/python -m deploy.chart.plain
 
 # Into a virtual environment of its own: nothing of it is wanted elsewhere, and Ray and vLLM are not wanted here.
 BENCH := .venv-bench

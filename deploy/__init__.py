@@ -14,7 +14,9 @@ processes.py  keeping hold of every process that the stack starts
 warmup.py     the first requests to an engine
 cli.py        the `fovea` command
 catalogs/     catalogs to start from
+chart/        what is made from the code for the Helm chart, and read out of its values
 compiling/    the processes in which that is tried
 cpu_torch/    what CPU engines need on their PYTHONPATH
+images/       what container images are built from
 demo/         the demo models and the conversation of `make demo`
 """

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from ray.serve import Application
@@ -10,15 +11,19 @@ from ray.serve.llm import build_openai_app
 from deploy.engine import llm_config
 from deploy.limits import serve_environment
 from gateway.catalog.models import Catalog
-from gateway.catalog.read import load_catalog
+from gateway.catalog.read import check_catalog, load_catalog
 
 
 class BuildArgs(BaseModel):
-    """`args` of the application: the catalog's file, and the one of its models that this application serves."""
+    """`args` of the application: the catalog, by its file or as the document itself, and the one of its models that it serves.
+
+    Serve starts every replica anew when anything in `args` changes, so whoever writes a document leaves out what
+    engines have no use for.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    catalog: pathlib.Path
+    catalog: pathlib.Path | dict[str, Any]
     model: str
 
 
@@ -28,7 +33,7 @@ def build(args: BuildArgs) -> Application:
     Raises CatalogError: the catalog cannot be used. ValueError: it does not hold the model, or this process lacks a part of
     `serve_environment`.
     """
-    catalog = load_catalog(args.catalog)
+    catalog = check_catalog(args.catalog, "args.catalog") if isinstance(args.catalog, dict) else load_catalog(args.catalog)
     require_serve_environment(catalog)
     model = catalog.models.get(args.model)
     if model is None:

@@ -14,9 +14,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from deploy.chart.schema import CHART
+from deploy.chart.values import ValuesError, plan_values
 from deploy.local import LocalStack, StackError
 from deploy.placement import PlacementError, plan_catalog
-from deploy.plan_table import plan_table
+from deploy.plan_table import plan_table, profiles_table
 from deploy.processes import UnkillableError
 from deploy.status_table import status_table, work_of
 from gateway import __version__
@@ -76,12 +78,30 @@ def up(catalog: pathlib.Path, port: int) -> None:
 
 
 @main.command()
-@_CATALOG
-def plan(catalog: pathlib.Path) -> None:
+@click.argument("catalog", type=click.Path(path_type=pathlib.Path), required=False)
+@click.option(
+    "--values",
+    "values",
+    type=click.Path(path_type=pathlib.Path),
+    multiple=True,
+    help="Plan these values of the Helm chart instead, profile by profile; several are merged as Helm does.",
+)
+@click.option(
+    "--chart",
+    type=click.Path(path_type=pathlib.Path),
+    default=CHART,
+    help="The folder of the chart, for its defaults. Default: helm/fovea of the checkout that this was installed from.",
+)
+def plan(catalog: pathlib.Path | None, values: tuple[pathlib.Path, ...], chart: pathlib.Path) -> None:
     """Print where the models of CATALOG go: GPUs, memory, and how many requests they hold."""
+    if catalog is not None and values:
+        raise click.UsageError("say a catalog or --values, not both")
     try:
-        click.echo(plan_table(plan_catalog(load_catalog(catalog))))
-    except (CatalogError, PlacementError) as error:
+        if values:
+            click.echo(profiles_table(plan_values(values, chart)))
+        else:
+            click.echo(plan_table(plan_catalog(load_catalog(catalog or _default_catalog()))))
+    except (CatalogError, PlacementError, ValuesError) as error:
         sys.exit(_failed(error))
 
 

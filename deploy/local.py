@@ -30,7 +30,7 @@ from typing import IO, Any, Self
 import httpx
 
 from deploy.cpu_torch import with_cpu_torch
-from deploy.demo import demo_model_name, demo_model_path, is_demo_source
+from deploy.demo.prepare import missing_demos
 from deploy.limits import serve_environment
 from deploy.processes import adopt_orphans, stop_descendants
 from deploy.warmup import warm_up
@@ -124,18 +124,12 @@ class LocalStack:
                 raise StackError(f"{_HOST}:{self._port} cannot be listened on: {error.strerror}") from error
 
     def _make_demo_models(self) -> None:
-        models = self._catalog.served_here.values()
-        self._make_demo("model", {model.source for model in models if model.kind == "generate"})
-        self._make_demo("embedder", {model.source for model in models if model.kind == "embedding"})
-        self._make_demo("adapter", {adapter.source for model in models for adapter in model.adapters.values()})
-
-    def _make_demo(self, kind: str, sources: set[str]) -> None:
-        for source in filter(is_demo_source, sources):
-            folder = demo_model_path(source)
-            if not folder.exists():
-                name = demo_model_name(source)
-                self._run_to_end("demo-models", f"deploy.demo.{kind}s", name, str(folder))
-                self._stage(f"demo {kind} {name} is made, with random weights")
+        missing = missing_demos(self._catalog.served_here.values())
+        if missing:
+            names = (f"--model={name}" for name in self._catalog.served_here)
+            self._run_to_end("demo-models", "deploy.demo.prepare", "--catalog", str(self._path), *names)
+        for demo in missing:
+            self._stage(f"demo {demo.kind} {demo.name} is made, with random weights")
 
     def _start_engines(self, port: int) -> None:
         arguments = (str(self._path), "--port", str(port))

@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
+from deploy.chart.values import ProfilePlan
 from deploy.placement import Placement
 
 _WIDTH = 110
@@ -20,6 +21,28 @@ def plan_table(placements: list[Placement]) -> str:
     with console.capture() as captured:
         console.print(table)
     return "\n".join([captured.get().rstrip(), "", _LEGEND, *_warnings(placements)])
+
+
+def profiles_table(plans: list[ProfilePlan]) -> str:
+    """The same for each profile of the chart, with what it takes of nodes, and what an upgrade takes beside."""
+    return "\n\n".join("\n".join([_profile_line(plan), plan_table(plan.placements), *_upgrade(plan)]) for plan in plans)
+
+
+def _profile_line(plan: ProfilePlan) -> str:
+    if plan.hardware.kind == "cpu":
+        return f"profile {plan.profile}: CPU"
+    counted = "as the values say" if plan.is_said else "the fewest that hold it"
+    return f"profile {plan.profile}: {plan.hardware.nodes} x {plan.hardware.gpus_per_node} GPUs, {counted}"
+
+
+def _upgrade(plan: ProfilePlan) -> list[str]:
+    widest = max(plan.placements, key=lambda placement: placement.gpus)
+    if not widest.gpus:
+        return []
+    return [
+        f"A change that makes a new Ray cluster takes the model's GPUS once more until the old one is gone: "
+        f"up to {widest.gpus} ({widest.name}); of several models at once, of each."
+    ]
 
 
 _LEGEND = """\

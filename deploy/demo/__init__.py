@@ -3,6 +3,8 @@
 models.py        makes the demo models: a real architecture, random weights
 adapters.py      makes LoRA adapters of them
 embedders.py     makes a small model of embeddings, of words and of images
+folders.py       where they are made: there whole, or not at all
+prepare.py       makes what a catalog names of them
 conversation.py  what `make demo` prints, by the openai package
 
 A catalog names a demo model as `demo:NAME`. It is made on first use, kept in a cache folder, and never downloaded.
@@ -14,6 +16,10 @@ import pathlib
 
 _SCHEME = "demo:"
 _MAKERS = ("models.py", "adapters.py", "embedders.py")
+
+
+class NoSuchDemo(Exception):
+    """Nothing of the demo has this name."""
 
 
 def is_demo_source(source: str) -> bool:

@@ -1,4 +1,4 @@
-"""`python -m deploy.demo.adapters NAME FOLDER`: makes a LoRA adapter of a demo model in a moment, the same one on every run.
+"""Makes a LoRA adapter of a demo model in a moment, the same one on every run.
 
 It has PEFT's form, so that vLLM loads it as it would a real one. Its weights are random and large: with it the model says other
 noise than without.
@@ -6,15 +6,14 @@ noise than without.
 Needs torch, so on a machine without a GPU `cpu_torch/` on the PYTHONPATH.
 """
 
-import argparse
 import json
 import pathlib
-import shutil
-import tempfile
 
 import torch
 from safetensors.torch import save_file
 
+from deploy.demo import NoSuchDemo
+from deploy.demo.folders import appearing_whole
 from deploy.demo.models import SEED, SIZES, Size
 
 RANK = 8
@@ -29,17 +28,14 @@ OF_MODEL = {"small-adapter": "small"}
 def make(name: str, folder: pathlib.Path) -> None:
     """Makes the adapter `name` in `folder`, which must not exist yet.
 
-    Raises KeyError: there is no adapter of that name.
+    Raises NoSuchDemo: there is no adapter of that name.
     """
+    if name not in OF_MODEL:
+        raise NoSuchDemo(name)
     size = SIZES[OF_MODEL[name]]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
-    try:
+    with appearing_whole(folder) as unfinished:
         save_file(_weights(size), unfinished / "adapter_model.safetensors")
         (unfinished / "adapter_config.json").write_text(json.dumps(_config(OF_MODEL[name])), encoding="utf-8")
-        unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _weights(size: Size) -> dict[str, torch.Tensor]:
@@ -65,16 +61,3 @@ def _config(model: str) -> dict[str, object]:
         "bias": "none",
         "target_modules": ["q_proj", "v_proj"],
     }
-
-
-def main() -> None:
-    """Makes the adapter that the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.demo.adapters")
-    parser.add_argument("name", choices=sorted(OF_MODEL))
-    parser.add_argument("folder", type=pathlib.Path)
-    arguments = parser.parse_args()
-    make(arguments.name, arguments.folder)
-
-
-if __name__ == "__main__":
-    main()

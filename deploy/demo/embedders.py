@@ -1,4 +1,4 @@
-"""`python -m deploy.demo.embedders NAME FOLDER`: makes a demo model of embeddings in seconds, the same one on every run.
+"""Makes a demo model of embeddings in seconds, the same one on every run.
 
 The architecture is CLIP's, with its tokenizer and its image processor, so that vLLM serves it as it would the real one. The
 weights are random: which picture is near to which words is chance, and one picture is always near to itself.
@@ -6,15 +6,14 @@ weights are random: which picture is near to which words is chance, and one pict
 Needs transformers and torch, so on a machine without a GPU `cpu_torch/` on the PYTHONPATH.
 """
 
-import argparse
 import pathlib
-import shutil
-import tempfile
 
 import torch
 from tokenizers import pre_tokenizers
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
+from deploy.demo import NoSuchDemo
+from deploy.demo.folders import appearing_whole
 from deploy.demo.models import SEED
 
 DIMENSIONS = 64
@@ -32,19 +31,14 @@ _WORD_END = "</w>"
 def make(name: str, folder: pathlib.Path) -> None:
     """Makes the demo model `name` in `folder`, which must not exist yet.
 
-    Raises KeyError: there is no demo model of that name.
+    Raises NoSuchDemo: there is no demo model of that name.
     """
     if name not in NAMES:
-        raise KeyError(name)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
-    try:
+        raise NoSuchDemo(name)
+    with appearing_whole(folder) as unfinished:
         tokenizer = _tokenizer()
         CLIPProcessor(image_processor=CLIPImageProcessor(), tokenizer=tokenizer).save_pretrained(unfinished)
         _network(tokenizer).save_pretrained(unfinished)
-        unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _tokenizer() -> CLIPTokenizer:
@@ -71,16 +65,3 @@ def _network(tokenizer: CLIPTokenizer) -> CLIPModel:
     )
     torch.manual_seed(SEED)
     return CLIPModel(config)
-
-
-def main() -> None:
-    """Parses the command line and makes the model."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.demo.embedders")
-    parser.add_argument("name", choices=NAMES)
-    parser.add_argument("folder", type=pathlib.Path)
-    arguments = parser.parse_args()
-    make(arguments.name, arguments.folder)
-
-
-if __name__ == "__main__":
-    main()

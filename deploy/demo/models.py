@@ -1,4 +1,4 @@
-"""`python -m deploy.demo.models NAME FOLDER`: makes a demo model in seconds, the same one on every run.
+"""Makes a demo model in seconds, the same one on every run.
 
 The architecture is Qwen2-VL's, with its processor, a byte-level BPE tokenizer and a chat template of ChatML's form, so that
 vLLM serves it as it would the real one. The weights are random: what it says is noise, in words that the tokenizer knows.
@@ -6,10 +6,7 @@ vLLM serves it as it would the real one. The weights are random: what it says is
 Needs transformers and torch, so on a machine without a GPU `cpu_torch/` on the PYTHONPATH.
 """
 
-import argparse
 import pathlib
-import shutil
-import tempfile
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +19,9 @@ from transformers import (
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
 )
+
+from deploy.demo import NoSuchDemo
+from deploy.demo.folders import appearing_whole
 
 SEED = 0
 
@@ -103,19 +103,15 @@ SIZES = {
 def make(name: str, folder: pathlib.Path) -> None:
     """Makes the demo model `name` in `folder`, which must not exist yet.
 
-    Raises KeyError: there is no demo model of that name.
+    Raises NoSuchDemo: there is no demo model of that name.
     """
+    if name not in SIZES:
+        raise NoSuchDemo(name)
     size = SIZES[name]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Made beside its place and moved there whole: whoever finds the folder finds a finished model.
-    unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
-    try:
+    with appearing_whole(folder) as unfinished:
         tokenizer = _tokenizer()
         _processor(tokenizer).save_pretrained(unfinished)
         _network(size, tokenizer).save_pretrained(unfinished)
-        unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _tokenizer() -> Qwen2Tokenizer:
@@ -189,16 +185,3 @@ def _network(size: Size, tokenizer: Qwen2Tokenizer) -> Qwen2VLForConditionalGene
     with torch.no_grad():
         network.lm_head.weight.mul_(scale)
     return network
-
-
-def main() -> None:
-    """Parses the command line and makes the model."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.demo.models")
-    parser.add_argument("name", choices=SIZES)
-    parser.add_argument("folder", type=pathlib.Path)
-    arguments = parser.parse_args()
-    make(arguments.name, arguments.folder)
-
-
-if __name__ == "__main__":
-    main()

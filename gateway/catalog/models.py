@@ -16,10 +16,10 @@ TENSOR_PARALLEL_FROM_B = 26
 
 MIB = 1024**2
 
-_LEAST_CONTEXT_TOKENS = 256
+LEAST_CONTEXT_TOKENS = 256
 """Of a model that generates; fewer have no room for a question and an answer."""
 
-_OF_GENERATING = (
+OF_GENERATING = (
     *("price", "languages", "images_per_request", "max_image_pixels", "auto_detail"),
     *("adapters", "adapter_rank", "tool_parser", "videos_per_request", "video_frames"),
 )
@@ -179,10 +179,10 @@ class Model(_Entry):
         if self.kind != self.family_facts.kind:
             raise ValueError(f"kind is {self.kind}; models of family {self.family} are of kind {self.family_facts.kind}")
         if self.kind == "generate":
-            if self.context_tokens < _LEAST_CONTEXT_TOKENS:
-                raise ValueError(f"context_tokens {self.context_tokens} is less than {_LEAST_CONTEXT_TOKENS}")
+            if self.context_tokens < LEAST_CONTEXT_TOKENS:
+                raise ValueError(f"context_tokens {self.context_tokens} is less than {LEAST_CONTEXT_TOKENS}")
             return self
-        named = [name for name in _OF_GENERATING if name in self.model_fields_set]
+        named = [name for name in OF_GENERATING if name in self.model_fields_set]
         if named:
             raise ValueError(f"{', '.join(named)}: of no use to a model of kind embedding")
         return self

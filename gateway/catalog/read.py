@@ -1,8 +1,8 @@
-"""File to `Catalog`; every mistake is named with its file, line and key."""
+"""File or document to `Catalog`; every mistake is named with its key, and of a file with the line."""
 
 import difflib
 import pathlib
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, TypeAlias
 
 import yaml
@@ -23,7 +23,7 @@ _ENTRIES: tuple[type[BaseModel], ...] = (
 
 
 class CatalogError(Exception):
-    """The catalog cannot be used; `problems` holds one sentence for each mistake, with its file and line."""
+    """The catalog cannot be used; `problems` holds one sentence for each mistake, and where it is."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -61,10 +61,25 @@ def parse_catalog(text: str, name: str = "catalog") -> Catalog:
         raise CatalogError([f"{name}:{line}: is not YAML: {error.problem or error.context}"]) from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise CatalogError([f"{name}: is not YAML that a catalog can be: {error}"]) from error
+    return _checked(document, lambda path: f"{name}:{_nearest_line(path, lines)}")
+
+
+def check_catalog(document: Any, name: str = "catalog") -> Catalog:
+    """The catalog that a YAML or JSON document holds, once it is read; `name` stands for it in messages.
+
+    Raises CatalogError, as `load_catalog` does, but no line is known.
+    """
+    return _checked(document, lambda _: name)
+
+
+def _checked(document: Any, place: Callable[[KeyPath], str]) -> Catalog:
     try:
         return Catalog.model_validate(document)
     except ValidationError as error:
-        raise CatalogError([_sentence(detail, lines, name) for detail in error.errors()]) from error
+        problems = [
+            f"{place(detail['loc'])}: {_dotted(detail['loc']) or 'catalog'}: {_reason(detail)}" for detail in error.errors()
+        ]
+        raise CatalogError(problems) from error
 
 
 def _lines(node: yaml.Node, path: KeyPath) -> dict[KeyPath, int]:
@@ -89,11 +104,6 @@ def _children(node: yaml.Node) -> Iterator[tuple[str | int, yaml.Node, yaml.Node
         yield from ((key.value, child, key) for key, child in node.value)
     elif isinstance(node, yaml.SequenceNode):
         yield from ((index, child, child) for index, child in enumerate(node.value))
-
-
-def _sentence(detail: ErrorDetails, lines: dict[KeyPath, int], name: str) -> str:
-    path = detail["loc"]
-    return f"{name}:{_nearest_line(path, lines)}: {_dotted(path) or 'catalog'}: {_reason(detail)}"
 
 
 def _nearest_line(path: KeyPath, lines: dict[KeyPath, int]) -> int:

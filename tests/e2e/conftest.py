@@ -22,6 +22,7 @@ import pytest
 import deploy
 from deploy.processes import adopt_orphans
 from tests.conftest import free_port
+from tests.processes import still_running
 from tests.redis_server import RedisServer, running_redis
 
 DEMO = pathlib.Path(deploy.__file__).parent / "catalogs" / "cpu-demo.yaml"
@@ -42,7 +43,8 @@ CLIP = """
 
 START_AT_MOST_S = 600
 STOP_AT_MOST_S = 60
-_running: list[subprocess.Popen[str]] = []
+_running: list[int] = []
+"""Ids of what is meant to run: `fovea up` of each stack, and Redis, which no stack starts."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -89,7 +91,7 @@ def start_stack(folder: pathlib.Path, port: int, catalog: pathlib.Path | None = 
             text=True,
             env=os.environ | {"PYTHONUNBUFFERED": "1"} | settings,
         )
-    _running.append(process)
+    _running.append(process.pid)
     deadline = time.monotonic() + START_AT_MOST_S
     while "Ready." not in output.read_text():
         if process.poll() is not None or time.monotonic() > deadline:
@@ -104,7 +106,7 @@ def end_stack(stack: OwnStack, number: signal.Signals) -> Ended:
     started_s = time.monotonic()
     stack.process.send_signal(number)
     status = stack.process.wait(STOP_AT_MOST_S)
-    _running.remove(stack.process)
+    _running.remove(stack.process.pid)
     seconds = time.monotonic() - started_s
     return Ended(status, seconds, left_behind(), stack.output.read_text())
 
@@ -119,14 +121,7 @@ def pid_of_fovea_up(url: str) -> int:
 
 def left_behind() -> list[str]:
     """What is left of stacks that have ended: this process adopts whatever they orphan, so it is all below it."""
-    running = {process.pid for stack in _running for process in (psutil.Process(stack.pid), *_below(stack.pid))}
-    # The stack starts no Redis: that one is the tests' own.
-    left = [process for process in _below(os.getpid()) if process.pid not in running and process.name() != "redis-server"]
-    return [" ".join(process.cmdline()) or process.name() for process in left if process.status() != psutil.STATUS_ZOMBIE]
-
-
-def _below(pid: int) -> list[psutil.Process]:
-    return psutil.Process(pid).children(recursive=True)
+    return still_running(besides=_running)
 
 
 @pytest.fixture(scope="session")
@@ -145,7 +140,9 @@ def ended_by_ctrl_c(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """Where the stack stores its answers."""
     with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        _running.append(server.process.pid)
         yield server
+        _running.remove(server.process.pid)
 
 
 @pytest.fixture(scope="session")

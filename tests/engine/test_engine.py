@@ -1,7 +1,11 @@
 import dataclasses
 import pathlib
+from typing import Any
 
 import pytest
+import yaml
+from ray.serve import Application
+from ray.serve._private.build_app import build_app
 from ray.serve._private.constants import SERVE_SESSION_ID
 from ray.serve.config import RequestRouterConfig
 from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
@@ -14,7 +18,7 @@ from deploy.app import BuildArgs, build
 from deploy.engine import engine_args, llm_config
 from deploy.limits import serve_environment
 from gateway.catalog.models import Catalog
-from gateway.catalog.read import load_catalog, parse_catalog
+from gateway.catalog.read import CatalogError, check_catalog, load_catalog, parse_catalog
 from gateway.upstream.openai_http import SESSION_HEADER
 from gateway.wire import embeddings
 from gateway.wire.chat import LEFT_OUT, REFUSED, ChatCompletionRequest
@@ -146,6 +150,42 @@ def test_build_refuses_a_model_that_the_catalog_does_not_have(tmp_path: pathlib.
         monkeypatch.setenv(key, value)
     with pytest.raises(ValueError, match="the catalog has no model other; it has tiny, mute"):
         build(BuildArgs(catalog=path, model="other"))
+
+
+def test_an_application_is_built_of_a_document_as_of_its_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(CATALOG.replace("source: nowhere", "source: demo:small"))
+    for key, value in serve_environment(load_catalog(path)).items():
+        monkeypatch.setenv(key, value)
+    of_file = build(BuildArgs(catalog=path, model="tiny"))
+    of_document = build(BuildArgs.model_validate({"catalog": yaml.safe_load(path.read_text()), "model": "tiny"}))
+    assert deployments(of_document) == deployments(of_file)
+
+
+def test_a_mistake_in_a_document_is_named_by_its_key() -> None:
+    with pytest.raises(CatalogError, match=r"^args\.catalog: models\.tiny\.family: is required$"):
+        build(BuildArgs.model_validate({"catalog": document_without("family"), "model": "tiny"}))
+
+
+def test_serve_calls_a_model_s_deployment_by_its_name_with_its_dots_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = yaml.safe_load(CATALOG)
+    document["models"] = {"qwen2.5-vl-3b": document["models"]["tiny"] | {"source": "demo:small"}}
+    for key, value in serve_environment(check_catalog(document)).items():
+        monkeypatch.setenv(key, value)
+    built = build(BuildArgs(catalog=document, model="qwen2.5-vl-3b"))
+    assert "LLMServer:qwen2_5-vl-3b" in deployments(built), "by which the chart says how many replicas it has"
+
+
+def document_without(key: str) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(CATALOG)
+    del document["models"]["tiny"][key]
+    return document
+
+
+def deployments(application: Application) -> dict[str, Any]:
+    """What Serve is told of each deployment of an application, by its name."""
+    built = build_app(application, name="app").deployments
+    return {deployment.name: deployment._deployment_config.model_dump() for deployment in built}
 
 
 def test_every_field_of_vllm_s_request_has_its_place() -> None:

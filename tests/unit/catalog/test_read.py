@@ -1,10 +1,12 @@
+import json
 import pathlib
 
 import pytest
+import yaml
 
 from gateway.catalog.entry import Cache
 from gateway.catalog.models import Catalog
-from gateway.catalog.read import CatalogError, load_catalog, parse_catalog
+from gateway.catalog.read import CatalogError, check_catalog, load_catalog, parse_catalog
 from tests.conftest import CATALOG
 
 CATALOGS = sorted((pathlib.Path(__file__).parents[3] / "deploy" / "catalogs").glob("*.yaml"))
@@ -219,3 +221,26 @@ def test_a_model_with_addresses_of_its_own_is_not_served_here() -> None:
     assert one.models["tiny"].own_engine_urls == ["http://a"]
     assert several.models["tiny"].own_engine_urls == ["http://a", "http://b/x"]
     assert parse_catalog(CATALOG).models["tiny"].own_engine_urls == []
+
+
+def test_a_document_is_the_catalog_that_its_file_is() -> None:
+    document = json.loads(json.dumps(yaml.safe_load(CATALOG)))
+    assert check_catalog(document) == parse_catalog(CATALOG)
+
+
+def test_a_mistake_in_a_document_is_named_by_its_key() -> None:
+    document = yaml.safe_load(CATALOG)
+    document["models"]["tiny"]["concurrency"] = 4.0
+    document["models"]["mute"]["teir"] = document["models"]["mute"].pop("tier")
+    with pytest.raises(CatalogError) as error:
+        check_catalog(document, "args.catalog")
+    assert error.value.problems == [
+        "args.catalog: models.tiny.concurrency: input should be a valid integer, got 4.0",
+        "args.catalog: models.mute.tier: is required",
+        "args.catalog: models.mute.teir: unknown key, did you mean tier?",
+    ]
+
+
+def test_what_is_no_document_of_a_catalog_is_named() -> None:
+    with pytest.raises(CatalogError, match=r"^args: catalog: "):
+        check_catalog([], "args")
