@@ -18,5 +18,6 @@ chart/        what is made from the code for the Helm chart, and read out of its
 compiling/    the processes in which that is tried
 cpu_torch/    what CPU engines need on their PYTHONPATH
 images/       what container images are built from
+evaluation/   how right a model's answers are: `fovea evaluate`
 demo/         the demo models and the conversation of `make demo`
 """

@@ -16,6 +16,12 @@ from rich.table import Table
 
 from deploy.chart.schema import CHART
 from deploy.chart.values import ValuesError, plan_values
+from deploy.evaluation.answers import AnswersError
+from deploy.evaluation.asking import NobodyThere, Question
+from deploy.evaluation.dataset import DatasetError
+from deploy.evaluation.marking import Boxes
+from deploy.evaluation.run import Evaluation, evaluate
+from deploy.evaluation.schemas import SchemaError, response_format
 from deploy.local import LocalStack, StackError
 from deploy.placement import PlacementError, plan_catalog
 from deploy.plan_table import plan_table, profiles_table
@@ -29,6 +35,7 @@ from gateway.tenants.keys import digest, new_key
 
 _WATCH_EVERY_S = 2.0
 _WIDTH = 140
+_INTERRUPTED = 130
 
 _CATALOGS = pathlib.Path(__file__).parent / "catalogs"
 
@@ -184,6 +191,62 @@ def _reason(response: httpx.Response) -> str:
         return str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return f"{response.url} answered {response.status_code}"
+
+
+@main.command("evaluate")
+@click.argument("dataset", type=click.Path(path_type=pathlib.Path))
+@click.option("--model", required=True, help="Whom to ask.")
+@click.option(
+    "--schema", help="What answers that are objects have to fit: a file with a JSON Schema, or module:Class of pydantic."
+)
+@_URL
+@_API_KEY
+@click.option("--out", type=click.Path(path_type=pathlib.Path), help="Where to write. Default: evaluations/DATASET-MODEL.")
+@click.option("--concurrency", default=16, show_default=True, type=click.IntRange(1, 1024), help="Rows asked at once.")
+@click.option("--max-tokens", default=512, show_default=True, type=click.IntRange(1), help="The longest answer.")
+@click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(0, 2), help="Chance in the answers.")
+@click.option("--detail", type=click.Choice(["low", "high", "auto"]), help="How closely images are looked at.")
+@click.option("--system", help="A system message before every question.")
+@click.option("--limit", type=click.IntRange(1), help="Ask the first rows only, as many as this.")
+@click.option(
+    "--boxes",
+    type=click.Choice(["sent", "thousandths"]),
+    default="sent",
+    show_default=True,
+    help="What the numbers of a box count: pixels of the image as it was sent, or thousandths of its sides.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the intervals that are drawn by lot.")
+def evaluate_command(
+    *,
+    dataset: pathlib.Path,
+    model: str,
+    schema: str | None,
+    url: str,
+    api_key: str | None,
+    out: pathlib.Path | None,
+    concurrency: int,
+    max_tokens: int,
+    temperature: float,
+    detail: str | None,
+    system: str | None,
+    limit: int | None,
+    boxes: Boxes,
+    seed: int,
+) -> None:
+    """Ask a model the questions of DATASET, a JSONL file of images, questions and answers, and print how right it is.
+
+    Ctrl-C keeps what was answered; the same command goes on from there. Exits with 1 where rows have no answer.
+    """
+    try:
+        wanted = response_format(schema) if schema else None
+        question = Question(model, wanted, max_tokens, temperature, detail, system)
+        told = Evaluation(dataset, question, url, api_key, out, limit, concurrency, boxes, seed)
+        sys.exit(1 if evaluate(told, Console(width=None if sys.stdout.isatty() else _WIDTH)) else 0)
+    except KeyboardInterrupt:
+        click.echo("stopped; what was answered is kept, and the same command goes on from there", err=True)
+        sys.exit(_INTERRUPTED)
+    except (AnswersError, DatasetError, NobodyThere, OSError, SchemaError) as error:
+        sys.exit(_failed(error))
 
 
 @main.command()

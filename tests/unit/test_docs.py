@@ -8,6 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from deploy.cli import main
+from deploy.evaluation.answers import Answer
+from deploy.evaluation.dataset import Row
 from gateway import errors
 from gateway.catalog.entry import Cache
 from gateway.catalog.families import FamilyName
@@ -34,6 +36,7 @@ from gateway.wire.chat import (
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
+EVALUATION = (ROOT / "docs" / "evaluation.md").read_text()
 
 
 def rows(text: str, heading: str) -> list[list[str]]:
@@ -121,6 +124,27 @@ def test_every_error_code_is_told() -> None:
 def test_every_command_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     assert all(f"`fovea {name}" in readme for name in main.commands)
+
+
+def test_every_field_of_a_dataset_is_told() -> None:
+    told = {cells[0].strip("`"): cells[1] for cells in rows(EVALUATION, "## The file")}
+    assert told.keys() == Row.model_fields.keys()
+    assert {name for name, default in told.items() if default == "required"} == {
+        name for name, field in Row.model_fields.items() if field.is_required()
+    }
+
+
+def test_every_field_of_an_answer_is_told() -> None:
+    assert [cells[0].strip("`") for cells in rows(EVALUATION, "## What is written")] == list(Answer.model_fields)
+
+
+def test_every_option_of_an_evaluation_is_told() -> None:
+    told = {cells[0].strip("`"): cells[1] for cells in rows(EVALUATION, "# Evaluation")}
+    options = {option.opts[0]: option for option in main.commands["evaluate"].params if option.opts[0].startswith("--")}
+    assert told.keys() == options.keys()
+    for name, option in options.items():
+        default = "required" if option.required else option.to_info_dict()["default"]
+        assert told[name] == ("\u2013" if default is None else f"{default}".removesuffix(".0")), name
 
 
 def test_every_decision_is_listed() -> None:
