@@ -11,18 +11,23 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _LARGE_BLOCK_BYTES = 4 * 1024**2
 _KEPT_BYTES = 32 * 1024**2
+_BURST_BYTES = 96 * 1024**2
 _GC_THRESHOLDS = (10_000, 20, 50)
 _RETRY_AFTER_S = 1
 """A body is let go of as soon as its answer ends."""
 
 
 class BodyMemory:
-    """Counts the bytes that `share`s hold, up to `limit_bytes` in all; `tell` is called with them whenever they change."""
+    """Counts the bytes that `share`s hold, up to `limit_bytes` in all; `tell` is called with them whenever they change.
+
+    When a burst of 96 MiB or more has gone down to 32, it has the free pages that the burst leaves given back to the system.
+    """
 
     def __init__(self, limit_bytes: int, tell: Callable[[int], None]) -> None:
         self._limit_bytes = limit_bytes
         self._tell = tell
         self._held_bytes = 0
+        self._most_bytes = 0
 
     @contextmanager
     def share(self) -> Iterator["Share"]:
@@ -41,10 +46,14 @@ class BodyMemory:
             )
             raise Overloaded(message, retry_after_s=_RETRY_AFTER_S)
         self._change(size_bytes)
+        self._most_bytes = max(self._most_bytes, self._held_bytes)
 
     def give_back(self, size_bytes: int) -> None:
         """Counts these no more."""
         self._change(-size_bytes)
+        if self._most_bytes >= _BURST_BYTES and self._held_bytes <= _KEPT_BYTES:
+            self._most_bytes = self._held_bytes
+            give_free_pages_back()
 
     def _change(self, by_bytes: int) -> None:
         self._held_bytes += by_bytes
@@ -88,6 +97,16 @@ def give_large_blocks_back() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def give_free_pages_back() -> None:
+    """Has glibc return the free pages amid its heap, which by itself it keeps for as long as one block at its end is in use.
+
+    That takes 0.2 ms where there is nothing to return, and 18 ms where there are 130 MiB. Another libc is left as it is.
+    """
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(_KEPT_BYTES)
 
 
 def collect_garbage_less_often() -> None:

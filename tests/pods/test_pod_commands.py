@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
 import openai
+import orjson
 import pytest
 from pydantic import BaseModel, Field
 
@@ -62,10 +64,19 @@ def client(release: Release) -> Iterator[openai.OpenAI]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What has come of a stream; one that was cut off raises."""
+    """What has come of a stream."""
 
     finish_reason: str | None
     tokens: int
+
+    @classmethod
+    def of(cls, stream: bytes) -> "Answer":
+        """Counts the tokens that have arrived, of a stream that ends as streams do."""
+        *events, end = [event.removeprefix(b"data: ") for event in stream.split(b"\n\n") if event]
+        assert end == b"[DONE]", end
+        choices = [choice for event in events for choice in orjson.loads(event)["choices"]]
+        (reason,) = {choice["finish_reason"] for choice in choices} - {None}
+        return cls(reason, sum(len(choice.get("token_ids") or ()) for choice in choices))
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,10 @@ class Streams:
     begun: list[threading.Event]
 
     def have_begun(self, count: int) -> bool:
-        """Whether so many of them have brought something."""
+        """Whether so many of them have brought something. Raises what has gone wrong with any of them."""
+        for answer in self.being_read:
+            if answer.done():
+                answer.result()
         return sum(event.is_set() for event in self.begun) >= count
 
     def answers(self) -> list[Answer]:
@@ -84,40 +98,59 @@ class Streams:
         return [answer.result(PATIENCE_S + 200) for answer in self.being_read]
 
 
-def read_streams(pool: ThreadPoolExecutor, url: str, key: str, tokens: int) -> Streams:
-    begun = [threading.Event() for _ in range(STREAMS)]
-    return Streams([pool.submit(read_stream, url, key, number, tokens, event) for number, event in enumerate(begun)], begun)
+@dataclass(frozen=True)
+class Readers:
+    """Twenty who read at once, with one client: of two cores as little as can be is theirs."""
+
+    client: httpx.Client
+    pool: ThreadPoolExecutor
+
+    def read(self, tokens: int) -> Streams:
+        begun = [threading.Event() for _ in range(STREAMS)]
+        return Streams([self.pool.submit(self._read_one, number, tokens, event) for number, event in enumerate(begun)], begun)
+
+    def _read_one(self, number: int, tokens: int, begun: threading.Event) -> Answer:
+        """Reads a stream to its end, and looks into it then."""
+        body = {
+            "model": "small",
+            "messages": [{"role": "user", "content": f"Tell me story {number}."}],
+            "max_tokens": tokens,
+            "stream": True,
+            "ignore_eos": True,
+            "return_token_ids": True,
+        }
+        arrived = []
+        with self.client.stream("POST", "v1/chat/completions", json=body) as response:
+            response.raise_for_status()
+            for part in response.iter_raw():
+                begun.set()
+                arrived.append(part)
+        return Answer.of(b"".join(arrived))
+
+    def tokens_that_last(self, seconds: float) -> int:
+        """How many tokens each stream must have for all of them to take longer, on this machine at its best.
+
+        By how much differs: a token costs more, the more there are before it.
+        """
+        took_s = min(self._seconds_for_tried_tokens() for _ in range(TRIES))
+        return min(int(TRIED_TOKENS * seconds / took_s), MOST_TOKENS)
+
+    def _seconds_for_tried_tokens(self) -> float:
+        started_s = time.monotonic()
+        self.read(TRIED_TOKENS).answers()
+        return time.monotonic() - started_s
 
 
-def read_stream(url: str, key: str, number: int, tokens: int, begun: threading.Event) -> Answer:
-    """Reads a stream to its end, and counts the tokens that arrive."""
-    reason, arrived = None, 0
-    with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=300) as client:
-        chunks = client.chat.completions.create(
-            model="small",
-            messages=[{"role": "user", "content": f"Tell me story {number}."}],
-            max_tokens=tokens,
-            stream=True,
-            extra_body={"ignore_eos": True, "return_token_ids": True},
-        )
-        for chunk in chunks:
-            begun.set()
-            (choice,) = chunk.choices
-            reason = choice.finish_reason or reason
-            arrived += len((choice.model_extra or {}).get("token_ids") or ())
-    return Answer(reason, arrived)
-
-
-def tokens_that_last(seconds: float, pool: ThreadPoolExecutor, url: str, key: str) -> int:
-    """How many tokens each stream must have for all of them to take so long, on this machine at its best."""
-    took_s = min(seconds_for_tried_tokens(pool, url, key) for _ in range(TRIES))
-    return min(int(TRIED_TOKENS * seconds / took_s), MOST_TOKENS)
-
-
-def seconds_for_tried_tokens(pool: ThreadPoolExecutor, url: str, key: str) -> float:
-    started_s = time.monotonic()
-    read_streams(pool, url, key, TRIED_TOKENS).answers()
-    return time.monotonic() - started_s
+@contextmanager
+def readers(url: str, key: str) -> Iterator[Readers]:
+    """A connection for each stream: one that is kept may be closed by its server in the moment in which it is taken again."""
+    none_kept = httpx.Limits(max_keepalive_connections=0)
+    headers = {"authorization": f"Bearer {key}"}
+    with (
+        httpx.Client(base_url=url, headers=headers, limits=none_kept, timeout=300) as client,
+        ThreadPoolExecutor(STREAMS + 1) as pool,
+    ):
+        yield Readers(client, pool)
 
 
 def counted(url: str, *names: str) -> float:
@@ -191,12 +224,12 @@ def test_ray_and_the_engines_refuse_whoever_has_no_key(release: Release) -> None
 def test_a_gateway_that_is_told_to_end_loses_none_of_its_streams(release: Release) -> None:
     gateway = release.running["gateway"]
     delay_s = float(gateway.pod.environment(gateway.container)["FOVEA_DRAIN_DELAY_S"])
-    with ThreadPoolExecutor(STREAMS + 1) as pool:
-        tokens = tokens_that_last(3 * delay_s, pool, release.url, "unused")
-        streams = read_streams(pool, release.url, "unused", tokens)
+    with readers(release.url, "unused") as reading:
+        tokens = reading.tokens_that_last(2 * delay_s)
+        streams = reading.read(tokens)
         assert eventually(lambda: streams.have_begun(AT_ONCE) and at_the_gateway(release) == STREAMS)
         started_s = time.monotonic()
-        status = pool.submit(gateway.end)
+        status = reading.pool.submit(gateway.end)
         assert eventually(lambda: not gateway.probe("readinessProbe"))
         late = httpx.get(f"{release.url}/v1/models", timeout=PATIENCE_S)
         assert late.status_code == 200, "it still serves those who have not learnt of it"
@@ -209,12 +242,12 @@ def test_a_worker_that_is_told_to_end_loses_none_of_its_streams(release: Release
     """From when its `preStop` is over, which only sleeps: by then its pod is no part of the Service any more."""
     worker = release.running["worker"]
     key = worker.pod.environment(worker.container)["VLLM_API_KEY"]
-    with ThreadPoolExecutor(STREAMS + 1) as pool:
-        tokens = tokens_that_last(2 * RAY_DRAINS_S, pool, f"{release.engine_url}/small", key)
-        streams = read_streams(pool, f"{release.engine_url}/small", key, tokens)
+    with readers(f"{release.engine_url}/small", key) as reading:
+        tokens = reading.tokens_that_last(1.5 * RAY_DRAINS_S)
+        streams = reading.read(tokens)
         assert eventually(lambda: streams.have_begun(AT_ONCE) and at_the_engine(release) == STREAMS)
         started_s = time.monotonic()
-        status = pool.submit(worker.end)
+        status = reading.pool.submit(worker.end)
         assert streams.answers() == [Answer("length", tokens)] * STREAMS
         assert time.monotonic() - started_s > RAY_DRAINS_S, "they have outlasted what Ray would have given them by itself"
         assert status.result() == RAY_WAS_TOLD
