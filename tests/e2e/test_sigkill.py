@@ -40,6 +40,8 @@ AND_THEN_S = 3
 SETTLED = 5
 """Answers in a row, before anything is killed: what an earlier test has killed may come back more than once."""
 OTHER_STREAM_S = 150
+LONGEST_ANSWER_S = 180
+"""Of the demo's catalog. A stream that was slow to begin reaches it before OTHER_STREAM_S have gone by."""
 TICK_S = 0.25
 JSON = {"content-type": "application/json"}
 
@@ -91,6 +93,7 @@ class Stream:
     began: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     leave: threading.Event = field(default_factory=threading.Event)
+    asked_s: float = 0.0
     ended_at_s: float = 0.0
     last_event: bytes = b""
     broke_off: bool = False
@@ -108,7 +111,8 @@ class Stream:
     def _is_told_to_come_back(self) -> bool:
         """Reads it to its end, unless it cannot begin yet: HAProxy is reloaded more than once after it was killed."""
         body = {"model": self.model, "messages": words("go on"), "max_tokens": 32000, "ignore_eos": True, "stream": True}
-        with httpx.stream("POST", f"{self.url}/v1/chat/completions", json=body, timeout=BACK_WITHIN_S) as response:
+        self.asked_s = time.monotonic()
+        with httpx.stream("POST", f"{self.url}/v1/chat/completions", json=body, timeout=60) as response:
             for line in response.iter_lines():
                 if self.leave.is_set():
                     return False
@@ -120,8 +124,9 @@ class Stream:
 
     @property
     def has_had_its_time(self) -> bool:
-        """Whether it has said all, or the gateway has ended it because that took as long as an answer may take."""
-        return self.last_event == b"data: [DONE]" or (self.error or {}).get("code") == "deadline_exceeded"
+        """Whether the gateway has ended it because it took as long as an answer may take, and it did take that."""
+        is_told_so = (self.error or {}).get("code") == "deadline_exceeded"
+        return is_told_so and self.ended_at_s - self.asked_s >= LONGEST_ANSWER_S
 
     @property
     def error(self) -> dict[str, str] | None:
@@ -227,7 +232,7 @@ def streams(url: str, model: str, count: int) -> Iterator[list[Stream]]:
         thread.start()
     try:
         for stream in running:
-            assert stream.began.wait(BACK_WITHIN_S), ("it did not begin", stream.broke_off, stream.last_event)
+            assert stream.began.wait(90), ("it did not begin", stream.broke_off, stream.last_event)
         yield running
     finally:
         for stream in running:
@@ -283,7 +288,8 @@ def test_a_part_of_one_model_is_killed(stack: Stack, find: Find, model: str) -> 
         assert_told(on_the_dead, killed_s)
         wait_until_answered(stack.url, model, killed_s)
         time.sleep(max(0.0, killed_s + OTHER_STREAM_S - time.monotonic()))
-        assert not bystander.ended.is_set() or bystander.has_had_its_time, bystander.last_event
+        has_said_all = bystander.last_event == b"data: [DONE]"
+        assert not bystander.ended.is_set() or has_said_all or bystander.has_had_its_time, bystander.last_event
     assert_hardly_refused([outcome for outcome in outcomes if outcome.model == other])
     assert_refused_honestly([outcome for outcome in outcomes if outcome.model == model], killed_s)
     assert_whole(stack, before)
@@ -313,8 +319,7 @@ def test_the_serve_controller_is_killed(stack: Stack) -> None:
     ):
         kill(controller(stack))
         time.sleep(45)
-        ended = [stream.last_event for stream in [*small, *large] if stream.ended.is_set() and not stream.has_had_its_time]
-        assert ended == [], "it is on no answer's path"
+        assert not any(stream.ended.is_set() for stream in [*small, *large]), "it is on no answer's path"
         outcomes_after = [ask(stack.url, model, question(model)) for model in ("small", "large")]
     # While it comes back HAProxy is reloaded, twice; whom that meets is told to come back.
     assert_told_to_come_back([outcome for outcome in outcomes if outcome.status != httpx.codes.OK])

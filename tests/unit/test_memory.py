@@ -31,17 +31,12 @@ def test_free_pages_are_given_back_once_when_most_of_a_burst_is_over(given_back:
     assert given_back.call_count == 1, "what is left of it is no burst"
 
 
-def test_each_burst_has_its_own(given_back: mock.Mock) -> None:
-    bursts = memory()
-    for _ in range(3):
-        bursts.take(100 * MIB)
-        bursts.give_back(100 * MIB)
-    assert given_back.call_count == 3
-
-
-def test_what_is_held_and_let_go_of_in_small_parts_is_no_burst(given_back: mock.Mock) -> None:
-    steady = memory()
+@pytest.mark.parametrize(("held_mib", "given_back_each_time"), [(100, 1), (95, 0)])
+def test_each_burst_has_its_own_and_what_is_less_has_none(
+    given_back: mock.Mock, held_mib: int, given_back_each_time: int
+) -> None:
+    holding = memory()
     for _ in range(100):
-        steady.take(95 * MIB)
-        steady.give_back(95 * MIB)
-    assert given_back.call_count == 0
+        holding.take(held_mib * MIB)
+        holding.give_back(held_mib * MIB)
+    assert given_back.call_count == 100 * given_back_each_time
