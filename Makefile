@@ -16,7 +16,7 @@ SECONDS ?= 3600
 # constraints.txt pins all that CI tests, which is the CPU build.
 PIP := $(BIN)/python -m pip install --quiet $(if $(GPU),,--constraint constraints.txt)
 
-.PHONY: help demo check test test-full manifests bench bench-path bench-affinity bench-images fuzz lock clean debian-tools linux
+.PHONY: help demo check test test-full manifests bench bench-path bench-affinity bench-images train fuzz lock clean debian-tools linux
 
 help:
 	@echo 'make demo       install, serve two small models, and talk with them (ONCE=1: then end)'
@@ -27,6 +27,7 @@ help:
 	@echo 'make bench-path what the gateway adds on the path to a real engine, while `fovea up` runs (two minutes; wants two quiet cores)'
 	@echo 'make bench-affinity  what it is worth that an image'"'"'s questions meet one replica, while `fovea up loadtest/two_replicas.yaml` runs'
 	@echo 'make bench-images  what images cost the gateway, and what shrinking them saves an engine (five minutes)'
+	@echo 'make train      train the demo models anew, into build/trained (two hours on two cores; goes on where it was ended)'
 	@echo 'make fuzz       an hour of random bodies against the full parser (SECONDS=60: a minute)'
 	@echo 'make manifests  write what is made from the chart and the code: its schema, its table of values, and k8s/'
 	@echo 'make lock       write the versions of .venv into constraints.txt'
@@ -86,6 +87,10 @@ bench-affinity:
 # With what the CPU engines are installed with: it does the engine's work on images as vLLM does.
 bench-images: linux $(VENV)/.demo $(VENV)/.dev
 	PYTHONPATH=deploy/cpu_torch $(BIN)/python -m loadtest.images $(BENCH_OPTIONS)
+
+# Whoever waits for another thread leaves its core to the process that draws.
+train: linux $(VENV)/.demo $(VENV)/.dev
+	OMP_WAIT_POLICY=PASSIVE PYTHONPATH=deploy/cpu_torch $(BIN)/python -m deploy.demo.train build/trained $(TRAIN_OPTIONS)
 
 # Into one of its own as well. New inputs are kept in build/fuzz, and above all one that shows a fault.
 FUZZ := .venv-fuzz

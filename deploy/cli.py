@@ -31,6 +31,7 @@ from gateway import __version__
 from gateway.__main__ import main as gateway_main
 from gateway.catalog.models import Catalog
 from gateway.catalog.read import CatalogError, load_catalog
+from gateway.errors import shortened
 from gateway.tenants.keys import digest, new_key
 
 _WATCH_EVERY_S = 2.0
@@ -68,7 +69,7 @@ def main() -> None:
 def up(catalog: pathlib.Path, port: int) -> None:
     """Serve CATALOG on this machine, and to it alone, until Ctrl-C: Ray, engines, gateway.
 
-    Without CATALOG, small demo models are made and served.
+    Without CATALOG, small demo models are served.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -120,8 +121,28 @@ def key(name: str) -> None:
     click.echo(f"key   {made}\nline  {name} {digest(made)}")
 
 
-_URL = click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Where the gateway is.")
-_API_KEY = click.option("--api-key", envvar="OPENAI_API_KEY", help="A key of the gateway's, if it asks for one.")
+def _checked_url(_context: click.Context, _option: click.Parameter, url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise click.BadParameter(f"{error}, got {shortened(repr(url))}") from error
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise click.BadParameter(f"must be http:// or https:// and a host, got {shortened(repr(url))}")
+    return url
+
+
+def _checked_key(_context: click.Context, _option: click.Parameter, key: str | None) -> str | None:
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise click.BadParameter("a key is of visible ASCII characters, since it is sent in a header")
+    return key
+
+
+_URL = click.option(
+    "--url", default="http://127.0.0.1:8000", show_default=True, callback=_checked_url, help="Where the gateway is."
+)
+_API_KEY = click.option(
+    "--api-key", envvar="OPENAI_API_KEY", callback=_checked_key, help="A key of the gateway's, if it asks for one."
+)
 
 
 @main.command()

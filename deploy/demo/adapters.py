@@ -8,6 +8,7 @@ Needs torch, so on a machine without a GPU `cpu_torch/` on the PYTHONPATH.
 
 import json
 import pathlib
+from collections.abc import Sequence
 
 import torch
 from safetensors.torch import save_file
@@ -21,7 +22,7 @@ RANK = 8
 _HEAD_DIM = 32
 _SPREAD = 0.5
 
-OF_MODEL = {"small-adapter": "small"}
+OF_MODEL = {"random-adapter": "random-small"}
 """The adapters, by name, and the demo model of each."""
 
 
@@ -35,7 +36,9 @@ def make(name: str, folder: pathlib.Path) -> None:
     size = SIZES[OF_MODEL[name]]
     with appearing_whole(folder) as unfinished:
         save_file(_weights(size), unfinished / "adapter_model.safetensors")
-        (unfinished / "adapter_config.json").write_text(json.dumps(_config(OF_MODEL[name])), encoding="utf-8")
+        (unfinished / "adapter_config.json").write_text(
+            json.dumps(peft_config(f"demo:{OF_MODEL[name]}", ("q_proj", "v_proj"))), encoding="utf-8"
+        )
 
 
 def _weights(size: Size) -> dict[str, torch.Tensor]:
@@ -50,14 +53,15 @@ def _weights(size: Size) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _config(model: str) -> dict[str, object]:
+def peft_config(base: str, targets: Sequence[str]) -> dict[str, object]:
+    """The `adapter_config.json` of an adapter of `base`, a catalog's source, whose additions count twice."""
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": f"demo:{model}",
+        "base_model_name_or_path": base,
         "r": RANK,
         "lora_alpha": 2 * RANK,
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": ["q_proj", "v_proj"],
+        "target_modules": list(targets),
     }

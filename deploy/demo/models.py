@@ -1,4 +1,4 @@
-"""Makes a demo model in seconds, the same one on every run.
+"""Makes a demo model with random weights in seconds, the same one on every run.
 
 The architecture is Qwen2-VL's, with its processor, a byte-level BPE tokenizer and a chat template of ChatML's form, so that
 vLLM serves it as it would the real one. The weights are random: what it says is noise, in words that the tokenizer knows.
@@ -7,7 +7,9 @@ Needs transformers and torch, so on a machine without a GPU `cpu_torch/` on the 
 """
 
 import pathlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -28,7 +30,7 @@ SEED = 0
 MAX_IMAGE_PIXELS = 28 * 28 * 256
 """An image becomes one token for every 28x28 pixels, so at most 256 of them."""
 
-_SPECIAL_TOKENS = (
+SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
     "<|im_end|>",
@@ -48,7 +50,7 @@ severity minor major critical none high medium low confidence likely certain unc
 inspection result pass fail notes location type detected false true
 """
 
-_CHAT_TEMPLATE = """\
+CHAT_TEMPLATE = """\
 {%- set instructions = messages[0].content if messages[0].role == 'system' and messages[0].content is string else '' -%}
 {%- if tools -%}
 {{- '<|im_start|>system\\n' + instructions + '\\nFunctions you may call: ' + tools | tojson }}
@@ -95,8 +97,8 @@ class Size:
 
 
 SIZES = {
-    "small": Size(hidden_size=128, layers=2, attention_heads=4, kv_heads=2, vision_depth=2, vision_heads=2),
-    "large": Size(hidden_size=256, layers=3, attention_heads=8, kv_heads=4, vision_depth=2, vision_heads=4),
+    "random-small": Size(hidden_size=128, layers=2, attention_heads=4, kv_heads=2, vision_depth=2, vision_heads=2),
+    "random-large": Size(hidden_size=256, layers=3, attention_heads=8, kv_heads=4, vision_depth=2, vision_heads=4),
 }
 
 
@@ -109,37 +111,39 @@ def make(name: str, folder: pathlib.Path) -> None:
         raise NoSuchDemo(name)
     size = SIZES[name]
     with appearing_whole(folder) as unfinished:
-        tokenizer = _tokenizer()
-        _processor(tokenizer).save_pretrained(unfinished)
+        words = (" " + word for word in _WORDS.split() * 4)
+        tokenizer = train_tokenizer(pre_tokenizers.ByteLevel(add_prefix_space=False), words)
+        make_processor({"shortest_edge": 56 * 56, "longest_edge": MAX_IMAGE_PIXELS}, tokenizer).save_pretrained(unfinished)
         _network(size, tokenizer).save_pretrained(unfinished)
 
 
-def _tokenizer() -> Qwen2Tokenizer:
+def train_tokenizer(pre_tokenizer: Any, words: Iterable[str]) -> Qwen2Tokenizer:
+    """Bytes in pairs, as `words` have them, of what `pre_tokenizer` has cut apart; at most 1,024 tokens."""
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.pre_tokenizer = pre_tokenizer
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=1024,
-        special_tokens=list(_SPECIAL_TOKENS),
+        special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    bpe.train_from_iterator([" " + word for word in _WORDS.split()] * 4, trainer)
+    bpe.train_from_iterator(words, trainer)
     return Qwen2Tokenizer(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token=None)
 
 
-def _processor(tokenizer: Qwen2Tokenizer) -> Qwen2VLProcessor:
-    size = {"shortest_edge": 56 * 56, "longest_edge": MAX_IMAGE_PIXELS}
+def make_processor(size: Mapping[str, int], tokenizer: Qwen2Tokenizer) -> Qwen2VLProcessor:
+    """What brings images to at least and at most so many pixels, and messages into the form of a chat."""
     return Qwen2VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=size),
-        video_processor=Qwen2VLVideoProcessor(size=size),
+        image_processor=Qwen2VLImageProcessor(size=dict(size)),
+        video_processor=Qwen2VLVideoProcessor(size=dict(size)),
         tokenizer=tokenizer,
-        chat_template=_CHAT_TEMPLATE,
+        chat_template=CHAT_TEMPLATE,
     )
 
 
 def _network(size: Size, tokenizer: Qwen2Tokenizer) -> Qwen2VLForConditionalGeneration:
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in _SPECIAL_TOKENS}
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     head_dim = size.hidden_size // size.attention_heads
     config = Qwen2VLConfig(
         text_config={

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from deploy.demo import NoSuchDemo, demo_model_name, demo_model_path, is_demo_source
+from deploy.demo import SHIPPED, NoSuchDemo, demo_model_name, demo_model_path, is_demo_source
 from gateway.catalog.models import Model
 from gateway.catalog.read import load_catalog
 
@@ -23,6 +23,11 @@ class Demo:
     kind: Literal["model", "embedder", "adapter"]
     name: str
     folder: pathlib.Path
+
+    @property
+    def is_there(self) -> bool:
+        """Not if what has the name is of another kind: to make it then says so."""
+        return self.folder.exists() and SHIPPED.get(self.name, self.kind) == self.kind
 
     def make(self) -> None:
         """Makes it.
@@ -40,7 +45,7 @@ def missing_demos(models: Iterable[Model]) -> list[Demo]:
         for kind, source in _sources(model)
         if is_demo_source(source)
     ]
-    return [demo for demo in dict.fromkeys(demos) if not demo.folder.exists()]
+    return [demo for demo in dict.fromkeys(demos) if not demo.is_there]
 
 
 def _sources(model: Model) -> Iterable[tuple[Literal["model", "embedder", "adapter"], str]]:

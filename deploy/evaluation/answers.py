@@ -27,8 +27,8 @@ class Refusal(BaseModel):
 class Answer(BaseModel):
     """What came of one row: `text`, or `error`; `latency_s` is of the last attempt, in seconds.
 
-    `digest` is that of the request with all that is in it; `size` that of the row's first image in pixels, upright, and
-    `sent_size` the one that the gateway shrank it to, if it did.
+    `digest` is that of the server's address and the request with all that is in it; `size` that of the row's first image in
+    pixels, upright, and `sent_size` the one that the gateway shrank it to, if it did.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

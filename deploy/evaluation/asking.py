@@ -112,7 +112,7 @@ class Asker:
         """Raises NobodyThere: no server answers, or it does not take the key."""
         try:
             response = await self.client.get("v1/models", timeout=10)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise NobodyThere(f"{self.client.base_url} does not answer: {error or type(error).__name__}") from error
         if response.status_code in {401, 403}:
             raise NobodyThere(f"{self.client.base_url} refuses the key: {_refusal(response).message}")
@@ -137,9 +137,12 @@ class Asker:
 
     def _digest(self, row: Row, folder: pathlib.Path) -> str | None:
         try:
-            return blake3(self.question.body(row, folder)).hexdigest()
+            return self._digest_of(self.question.body(row, folder))
         except OSError:
             return None
+
+    def _digest_of(self, body: bytes) -> str:
+        return blake3(str(self.client.base_url).encode() + b"\n" + body).hexdigest()
 
     async def _ask_some(
         self, rows: Iterable[Row], folder: pathlib.Path, answers: AnswerFile, tell: Callable[[Row, Answer], None]
@@ -155,7 +158,7 @@ class Asker:
             body = await asyncio.to_thread(self.question.body, row, folder)
         except OSError as error:
             return Answer(id=row.id, digest="", error=Refusal(code="image_unreadable", message=str(error)))
-        head = Answer(id=row.id, digest=blake3(body).hexdigest(), size=_size(body))
+        head = Answer(id=row.id, digest=self._digest_of(body), size=_size(body))
         for attempt in range(1, ATTEMPTS + 1):
             started_s = time.perf_counter()
             found, wait_s = await self._once(body)
@@ -173,7 +176,7 @@ class Asker:
             )
         except httpx.TimeoutException as error:
             return {"error": Refusal(code="timeout", message=type(error).__name__)}, None
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return {"error": Refusal(code="connection", message=str(error) or type(error).__name__)}, 1
         if response.status_code == 200:
             return _answered(response), None
@@ -200,13 +203,18 @@ def _answered(response: httpx.Response) -> dict[str, Any]:
         return {"error": Refusal(status=200, code="not_an_answer", message=f"{type(error).__name__}: {error}")}
     return {
         # An answer that is all reasoning, or a call, has no words.
-        "text": text if isinstance(text, str) else "",
+        "text": _writable(text) if isinstance(text, str) else "",
         "finish_reason": None if finish_reason is None else str(finish_reason),
         "model": response.headers.get("x-fovea-model"),
         "cache": response.headers.get("x-fovea-cache"),
         "sent_size": _first_size(response.headers.get("x-fovea-image-sizes", "")),
         **tokens,
     }
+
+
+def _writable(text: str) -> str:
+    """Half of a surrogate pair, which JSON can escape and UTF-8 cannot write, as a question mark."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _count(value: Any) -> int | None:

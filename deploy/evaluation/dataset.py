@@ -154,8 +154,16 @@ def _wrong_pictures(row: Row, folder: pathlib.Path) -> Iterator[str]:
                 yield f"{field}: a data: URL must begin with data:image/...;base64, got {shortened(repr(picture))}"
         elif "://" in picture:
             yield f"{field}: must be a path or a data: URL, got {shortened(repr(picture))}"
-        elif not (folder / picture).is_file():
-            yield f"{field}: there is no file {folder / picture}"
+        elif not _is_file(folder / picture):
+            yield f"{field}: there is no file {folder / shortened(picture)}"
+
+
+def _is_file(path: pathlib.Path) -> bool:
+    """Also of what is no path at all: base64 without `data:` before it is longer than any."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _told(detail: ErrorDetails) -> str:

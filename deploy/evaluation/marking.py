@@ -73,15 +73,19 @@ def _of_box(name: str, truth: Box | None, said: Any, answer: Answer, boxes: Boxe
         yield Mark(f"{name} null", float(said is None))
         return
     box = scores.as_box(said)
-    met = 0.0 if box is None else scores.iou(_in_original_pixels(box, answer, boxes), truth)
+    original = box and _in_original_pixels(box, answer, boxes)
+    met = scores.iou(original, truth) if original else 0.0
     yield Mark(f"{name} IoU", met, is_share=False)
     yield Mark(f"{name} IoU ≥ {ENOUGH_IOU}", float(met >= ENOUGH_IOU))
 
 
-def _in_original_pixels(box: Box, answer: Answer, boxes: Boxes) -> Box:
+def _in_original_pixels(box: Box, answer: Answer, boxes: Boxes) -> Box | None:
+    """None where that cannot be told: the box counts something else, and the image's size could not be read."""
     size = answer.size
     counted = (1000, 1000) if boxes == "thousandths" else answer.sent_size
-    if size is None or counted is None or 0 in counted:
+    if counted is None or 0 in counted:
         return box
+    if size is None:
+        return None
     across, down = size[0] / counted[0], size[1] / counted[1]
     return box[0] * across, box[1] * down, box[2] * across, box[3] * down

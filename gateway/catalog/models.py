@@ -111,7 +111,7 @@ class Model(_Entry):
     """One model: what it is, how it is served, and what one replica of it takes on."""
 
     source: Annotated[str, StringConstraints(min_length=1)]
-    """A Hugging Face repository, a folder's absolute path, a bucket address, or `demo:NAME`: a model made on the spot."""
+    """A Hugging Face repository, a folder's absolute path, a bucket address, or `demo:NAME`: a model of the package's own."""
     revision: str | None = None
     """The commit to serve; without it the newest one, whatever that is on the day an engine starts."""
     trust_remote_code: bool = False

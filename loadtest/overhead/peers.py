@@ -20,7 +20,7 @@ _CATALOG = """
 hardware: {kind: cpu}
 models:
   %s:
-    source: demo:small
+    source: demo:random-small
     family: qwen2_vl
     tier: edge
     parameters_b: 0.0006

@@ -1,8 +1,8 @@
 """The real stack, started once: `fovea up`, as a user starts it.
 
-It is started twice, in truth: the first, of the demo, is ended by Ctrl-C as soon as it is up, and the one under test comes
-right after it, on the same port, with a model of embeddings beside those of the demo. `--stack URL` takes a stack that is
-already up instead, for whoever writes a test; what needs a model that it does not have is skipped.
+It is started twice, in truth. The first is that of the demo, whose models see: test_demo.py asks it for the truth, and Ctrl-C
+ends it. The one under all other tests comes right after it, on the same port, with models of random weights (catalog.yaml).
+`--stack URL` takes a stack that is already up instead, for whoever writes a test; what needs what it does not have is skipped.
 """
 
 import os
@@ -19,27 +19,12 @@ import openai
 import psutil
 import pytest
 
-import deploy
 from deploy.processes import adopt_orphans
 from tests.conftest import free_port
 from tests.processes import still_running
 from tests.redis_server import RedisServer, running_redis
 
-DEMO = pathlib.Path(deploy.__file__).parent / "catalogs" / "cpu-demo.yaml"
-CLIP = """
-  clip:
-    source: demo:clip
-    family: clip
-    kind: embedding
-    tier: edge
-    parameters_b: 0.0004
-    kv_cache: {layers: 2, attention_heads: 2, kv_heads: 2, head_dim: 32, memory_gib: 0.25}
-    context_tokens: 77
-    concurrency: 16
-    queue_depth: 48
-    longest_answer_s: 60
-"""
-"""Beside the models of the demo, which are the last part of that catalog: a stack of its own would take longer to start."""
+CATALOG = pathlib.Path(__file__).parent / "catalog.yaml"
 
 START_AT_MOST_S = 600
 STOP_AT_MOST_S = 60
@@ -52,6 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if pathlib.Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
             item.add_marker(pytest.mark.timeout(900))
+    items.sort(key=lambda item: item.path.name != "test_demo.py")  # the demo's stack has ended when the other starts
 
 
 @dataclass(frozen=True)
@@ -130,10 +116,19 @@ def port() -> int:
 
 
 @pytest.fixture(scope="session")
-def ended_by_ctrl_c(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, port: int) -> Ended:
+def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[OwnStack]:
+    """The stack of the demo, which test_demo.py asks before the other takes its place."""
     if request.config.getoption("--stack"):
         pytest.skip("--stack names a stack that is to stay up")
-    return end_stack(start_stack(tmp_path_factory.mktemp("first"), port), signal.SIGINT)
+    running = start_stack(tmp_path_factory.mktemp("demo"), port)
+    yield running
+    if running.process.poll() is None:  # no test needed the other
+        end_stack(running, signal.SIGINT)
+
+
+@pytest.fixture(scope="session")
+def ended_by_ctrl_c(demo: OwnStack) -> Ended:
+    return end_stack(demo, signal.SIGINT)
 
 
 @pytest.fixture(scope="session")
@@ -155,10 +150,8 @@ def stack(
         return
     request.getfixturevalue("ended_by_ctrl_c")
     folder = tmp_path_factory.mktemp("stack")
-    catalog = folder / "catalog.yaml"
-    catalog.write_text(DEMO.read_text() + CLIP)
     # Time enough for Redis on a busy machine: what is tested here is not how soon it is given up.
-    running = start_stack(folder, port, catalog, FOVEA_REDIS_URL=redis.url, FOVEA_REDIS_BUDGET_S="5")
+    running = start_stack(folder, port, CATALOG, FOVEA_REDIS_URL=redis.url, FOVEA_REDIS_BUDGET_S="5")
     yield running
     ended = end_stack(running, signal.SIGTERM)
     assert (ended.status, ended.left) == (0, []), ended.output

@@ -13,11 +13,9 @@ from PIL import Image
 
 from gateway.tenants.keys import digest, new_key
 from tests.conftest import RunningGateway, as_data_url, picture, running_gateway
-from tests.e2e.conftest import Stack, counted
+from tests.e2e.conftest import CATALOG, Stack, counted
 from tests.redis_server import RedisServer
 
-ROOT = pathlib.Path(__file__).parents[2]
-DEMO = (ROOT / "deploy" / "catalogs" / "cpu-demo.yaml").read_text()
 WORDS = ["scratch", "dent", "stain"]
 
 
@@ -34,7 +32,7 @@ def answers(engines: tuple[str, str]) -> float:
 
 @contextlib.contextmanager
 def gateway_beside(
-    folder: pathlib.Path, engines: tuple[str, str], redis: RedisServer, catalog: str = DEMO, **settings: str
+    folder: pathlib.Path, engines: tuple[str, str], redis: RedisServer, catalog: str = CATALOG.read_text(), **settings: str
 ) -> Iterator[RunningGateway]:
     """Another gateway before the same engines, with the same Redis."""
     folder.mkdir()
@@ -112,7 +110,7 @@ def test_an_engine_knows_an_image_again_by_its_pixels_and_no_tenant_another_s(
 ) -> None:
     keys = {name: new_key() for name in ("acme", "globex")}
     (tmp_path / "keys").write_text("\n".join(f"{name} {digest(key)}" for name, key in keys.items()))
-    catalog = DEMO.replace("    tier: edge", "    tier: edge\n    cache: {identity: pixels}", 1)
+    catalog = CATALOG.read_text().replace("    tier: edge", "    tier: edge\n    cache: {identity: pixels}", 1)
     drawn = Image.effect_noise((112, 112), 50).convert("RGB")
     first, twin = (as_data_url(drawn, "PNG", compress_level=level) for level in (1, 9))
     assert first != twin

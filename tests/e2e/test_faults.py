@@ -59,9 +59,8 @@ def test_a_client_that_leaves_a_stream_ends_its_work(stack: Stack, engines: tupl
         httpx.Client(base_url=stack.url) as client,
         client.stream("POST", "/v1/chat/completions", json=question, timeout=60) as response,
     ):
-        chunks = response.iter_bytes()
-        next(chunks)
-        assert running(engines, model) == 1
+        # That it has begun is known by this. The engine's counter, asked now, can wait until the answer is nearly whole.
+        assert next(response.iter_bytes())
     assert_nobody_is_worked_for(engines, model, before)
 
 

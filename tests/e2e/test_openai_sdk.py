@@ -19,7 +19,6 @@ from openai.types.chat import ChatCompletion, ChatCompletionFunctionToolParam, C
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from deploy.demo.conversation import hold_conversation
 from tests.conftest import picture
 from tests.e2e.conftest import Stack
 
@@ -320,13 +319,6 @@ def test_an_answer_that_was_parsed_goes_back_into_the_conversation(client: opena
     )
     messages: list[Any] = [*about(picture()), parsed.choices[0].message, *words("And now?")]
     assert prompt_tokens(client, messages) > prompt_tokens(client, about(picture()))
-
-
-def test_the_demo_s_conversation_is_held(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
-    hold_conversation(stack.url)
-    said = capsys.readouterr().out
-    assert "small, small:noise, large" in said
-    assert said.count("(it fits the schema)") == 3
 
 
 def test_words_that_look_like_an_image_s_place_do_no_harm(client: openai.OpenAI) -> None:

@@ -25,7 +25,7 @@ data_may_leave: true
 routing: {{aliases: {{gpt-4o: [small, far]}}}}
 models:
   small:
-    source: demo:small
+    source: demo:random-small
     family: qwen2_vl
     tier: edge
     parameters_b: 0.0006

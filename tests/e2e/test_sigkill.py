@@ -22,8 +22,9 @@ import orjson
 import psutil
 import pytest
 
+from gateway.catalog.read import load_catalog
 from tests.conftest import noise
-from tests.e2e.conftest import Stack
+from tests.e2e.conftest import CATALOG, Stack
 
 STREAMS = 15
 HANGS_AFTER_S = 30
@@ -40,8 +41,8 @@ AND_THEN_S = 3
 SETTLED = 5
 """Answers in a row, before anything is killed: what an earlier test has killed may come back more than once."""
 OTHER_STREAM_S = 150
-LONGEST_ANSWER_S = 180
-"""Of the demo's catalog. A stream that was slow to begin reaches it before OTHER_STREAM_S have gone by."""
+LONGEST_ANSWER_S = load_catalog(CATALOG).models["large"].longest_answer_s
+"""A stream that was slow to begin reaches it before OTHER_STREAM_S have gone by."""
 TICK_S = 0.25
 JSON = {"content-type": "application/json"}
 

@@ -132,14 +132,14 @@ def _by_tokens(tokenizer: Any, text: str, index: int = 0, finish_reason: str = "
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder: pathlib.Path = tmp_path_factory.mktemp("model") / "small"
-    make("small", folder)
+    make("random-small", folder)
     return AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
 def thinking_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder: pathlib.Path = tmp_path_factory.mktemp("model") / "small"
-    make("small", folder)
+    make("random-small", folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["<think>", "</think>"], special_tokens=True)
     return tokenizer

@@ -87,7 +87,7 @@ def test_further_arguments_are_passed_on() -> None:
 
 
 def test_adapters_are_loaded_under_the_names_that_requests_have_for_them() -> None:
-    adapters = "adapters: {words: {source: /models/words}, noise: {source: demo:small-adapter}}"
+    adapters = "adapters: {words: {source: /models/words}, noise: {source: demo:random-adapter}}"
     catalog = parse_catalog(CATALOG.replace("tool_parser: hermes", f"{adapters}\n    adapter_rank: 8"))
     args = engine_args("tiny", catalog.models["tiny"], catalog.hardware)
     assert (args["enable_lora"], args["max_loras"], args["max_lora_rank"]) == (True, 2, 8)
@@ -154,7 +154,7 @@ def test_build_refuses_a_model_that_the_catalog_does_not_have(tmp_path: pathlib.
 
 def test_an_application_is_built_of_a_document_as_of_its_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "catalog.yaml"
-    path.write_text(CATALOG.replace("source: nowhere", "source: demo:small"))
+    path.write_text(CATALOG.replace("source: nowhere", "source: demo:random-small"))
     for key, value in serve_environment(load_catalog(path)).items():
         monkeypatch.setenv(key, value)
     of_file = build(BuildArgs(catalog=path, model="tiny"))
@@ -169,7 +169,7 @@ def test_a_mistake_in_a_document_is_named_by_its_key() -> None:
 
 def test_serve_calls_a_model_s_deployment_by_its_name_with_its_dots_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     document = yaml.safe_load(CATALOG)
-    document["models"] = {"qwen2.5-vl-3b": document["models"]["tiny"] | {"source": "demo:small"}}
+    document["models"] = {"qwen2.5-vl-3b": document["models"]["tiny"] | {"source": "demo:random-small"}}
     for key, value in serve_environment(check_catalog(document)).items():
         monkeypatch.setenv(key, value)
     built = build(BuildArgs(catalog=document, model="qwen2.5-vl-3b"))

@@ -23,7 +23,7 @@ CATALOG = """
 hardware: {kind: cpu}
 models:
   small:
-    source: demo:small
+    source: demo:random-small
     family: qwen2_vl
     tier: edge
     parameters_b: 0.0006

@@ -211,8 +211,8 @@ def test_an_image_is_answered_by_a_schema(client: openai.OpenAI) -> None:
 
 
 def test_an_adapter_is_asked_for_by_its_name(client: openai.OpenAI) -> None:
-    asked = client.chat.completions.create(model="small:noise", messages=[{"role": "user", "content": "hi"}], max_tokens=4)
-    assert asked.model == "small:noise"
+    asked = client.chat.completions.create(model="small:catalogue", messages=[{"role": "user", "content": "hi"}], max_tokens=4)
+    assert asked.model == "small:catalogue"
 
 
 def test_ray_and_the_engines_refuse_whoever_has_no_key(release: Release) -> None:

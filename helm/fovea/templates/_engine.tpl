@@ -8,7 +8,7 @@ What the rest is made of, as JSON; numbers of it pass `int`.
   hosts, gpus          the pods of one replica, and the GPUs of each
   least, most          replicas
   longest              seconds that an answer may take, whole
-  demo, remote         whether some of it is made on the spot; whether some of it comes from elsewhere
+  demo, remote         whether some of it is of the demo, and perhaps made on the spot; whether some of it comes from elsewhere
 */}}
 {{- define "fovea.engine" -}}
 {{- $entry := get .root.Values.models .model -}}

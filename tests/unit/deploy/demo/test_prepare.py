@@ -9,8 +9,8 @@ from deploy.demo.prepare import missing_demos
 from gateway.catalog.read import parse_catalog
 from tests.conftest import CATALOG
 
-DEMO = CATALOG.replace("source: nowhere", "source: demo:small").replace(
-    "tool_parser: hermes", "adapters: {noise: {source: demo:small-adapter}}"
+DEMO = CATALOG.replace("source: nowhere", "source: demo:random-small").replace(
+    "tool_parser: hermes", "adapters: {noise: {source: demo:random-adapter}}"
 )
 EMBEDDER = """
   clip:
@@ -37,14 +37,30 @@ def test_everything_of_the_demo_is_missing_once_until_its_folder_is_there(cache:
     models = parse_catalog(DEMO + EMBEDDER).models
     missing = missing_demos(models.values())
     assert [(demo.kind, demo.name) for demo in missing] == [
-        ("model", "small"),
-        ("adapter", "small-adapter"),
+        ("model", "random-small"),
+        ("adapter", "random-adapter"),
         ("embedder", "clip"),
     ]
     assert all(demo.folder.is_relative_to(cache) for demo in missing)
     missing[0].folder.mkdir(parents=True)
-    assert [demo.name for demo in missing_demos(models.values())] == ["small-adapter", "clip"]
+    assert [demo.name for demo in missing_demos(models.values())] == ["random-adapter", "clip"]
     assert missing_demos([models["mute"]]) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("demo:catalogue", ["there is no demo model catalogue"]),
+        ("demo:nothing", ["there is no demo model nothing"]),
+        ("demo:..", ["there is no demo model .."]),
+        ("demo:", ["there is no demo model "]),
+        ("demo:small", []),
+    ],
+)
+def test_a_model_is_one_that_there_is(cache: pathlib.Path, source: str, told: list[str]) -> None:
+    models = parse_catalog(CATALOG.replace("source: nowhere", f'source: "{source}"', 1)).models
+    missing = missing_demos(models.values())
+    assert [f"there is no demo {demo.kind} {demo.name}" for demo in missing] == told
 
 
 def test_a_catalog_without_a_demo_misses_nothing(cache: pathlib.Path) -> None:

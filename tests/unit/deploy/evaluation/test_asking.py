@@ -48,6 +48,7 @@ class Server:
     """Answers as `replies` do, one after the other, then with the letter B; notes what it was asked, and who slept how long."""
 
     replies: list[httpx.Response | Exception] = field(default_factory=list)
+    url: str = "http://gateway"
     bodies: list[dict[str, Any]] = field(default_factory=list)
     slept: list[float] = field(default_factory=list)
     most: int = 0
@@ -73,7 +74,7 @@ class Server:
         return Asker(client, question, concurrency, self.sleep)
 
     def client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url="http://gateway", transport=httpx.MockTransport(self.handle))
+        return httpx.AsyncClient(base_url=self.url, transport=httpx.MockTransport(self.handle))
 
 
 def asked(server: Server, one: Row, folder: pathlib.Path = HERE) -> Answer:
@@ -191,14 +192,20 @@ def test_what_does_not_get_better_is_not_asked_again(reply: httpx.Response | Exc
 
 
 def test_a_connection_that_breaks_is_tried_again() -> None:
-    server = Server([httpx.ConnectError("refused"), httpx.RemoteProtocolError("gone")])
+    server = Server([httpx.ConnectError("refused"), httpx.RemoteProtocolError("gone"), httpx.DecodingError("no gzip")])
     answer = asked(server, row())
-    assert (answer.text, answer.attempts, server.slept) == ("B", 3, [1, 1])
+    assert (answer.text, answer.attempts, server.slept) == ("B", 4, [1, 1, 1])
 
 
 def test_an_answer_without_words_is_an_empty_one() -> None:
     reply = httpx.Response(200, json={"choices": [{"message": {"content": None}}], "usage": None})
     assert asked(Server([reply]), row()).text == ""
+
+
+def test_half_a_character_can_be_written_down(tmp_path: pathlib.Path) -> None:
+    reply = httpx.Response(200, content=b'{"choices": [{"message": {"content": "a \\ud83d"}}]}')
+    (answer,) = asked_all(Server([reply]), [row()], tmp_path / "answers.jsonl")
+    assert answer.text == "a ?"
 
 
 def test_an_image_that_has_gone_is_a_failed_row(tmp_path: pathlib.Path) -> None:
@@ -248,6 +255,12 @@ def test_a_question_that_is_another_now_is_asked_anew(
     server = Server()
     asked_all(server, [row(**{"image": "a.png"} | changed)], tmp_path / "answers.jsonl", question)
     assert len(server.bodies) == again
+
+
+def test_another_server_is_asked_anew(tmp_path: pathlib.Path) -> None:
+    asked_all(Server(), [row()], tmp_path / "answers.jsonl")
+    quantized = Server([said("A")], url="http://quantized")
+    assert [answer.text for answer in asked_all(quantized, [row()], tmp_path / "answers.jsonl")] == ["A"]
 
 
 def test_a_picture_that_is_another_now_is_asked_anew(tmp_path: pathlib.Path) -> None:

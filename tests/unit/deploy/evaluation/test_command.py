@@ -72,7 +72,7 @@ async def dents(_: Request) -> Response:
 
 def test_all_rows_are_asked_scored_and_written(engine: FakeEngine, dataset: pathlib.Path) -> None:
     engine.answer = dents
-    schema = "deploy.demo.conversation:ProductInspectionResult"
+    schema = "deploy.demo.inspection:ProductInspectionResult"
     done = run(engine, dataset, "--schema", schema, "--api-key", "k", "--detail", "low")
     assert done.exit_code == 0, done.output
     assert "50.0 %" in done.output
@@ -151,6 +151,25 @@ def test_what_cannot_begin_is_a_sentence(engine: FakeEngine, dataset: pathlib.Pa
     assert done.exit_code == 1
     assert said in done.output
     assert engine.documents == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--url", "http://127.0.0.1:port"], "Invalid value for '--url': Invalid port: 'port', got 'http://127.0.0.1:port'"),
+        (
+            ["--url", "127.0.0.1:8000"],
+            "Invalid value for '--url': must be http:// or https:// and a host, got '127.0.0.1:8000'",
+        ),
+        (["--api-key", "ключ"], "Invalid value for '--api-key': a key is of visible ASCII characters"),
+    ],
+)
+def test_a_server_that_cannot_be_is_named_by_its_option(
+    engine: FakeEngine, dataset: pathlib.Path, change: list[str], said: str
+) -> None:
+    done = run(engine, dataset, *change)
+    assert (done.exit_code, engine.documents) == (2, [])
+    assert said in done.output
 
 
 def test_a_wrong_dataset_is_refused_before_anything_is_asked(engine: FakeEngine, dataset: pathlib.Path) -> None:

@@ -63,6 +63,8 @@ def test_paths_start_from_the_file_and_blank_lines_are_nothing(tmp_path: pathlib
         ({"imgae": "a"}, "1: imgae: unknown field; there are id, image, images, question, answer, options, metric, tags"),
         ({"metric": "best"}, "1: metric: input should be 'fields', 'anls', 'relaxed' or 'choice', got 'best'"),
         ({"image": "none.png"}, "1: image: there is no file FOLDER/none.png"),
+        ({"image": "iVBORw0K" * 100}, "1: image: there is no file FOLDER/" + "iVBORw0K" * 12 + "i..."),
+        ({"image": "a\0b.png"}, "1: image: there is no file FOLDER/a\0b.png"),
         ({"image": "https://x.org/a.png"}, "1: image: must be a path or a data: URL, got 'https://x.org/a.png'"),
         (
             {"image": "data:text/plain,hello"},

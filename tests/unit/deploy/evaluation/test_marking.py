@@ -57,6 +57,13 @@ def test_boxes_may_be_thousandths_of_the_sides() -> None:
     assert marked({"bbox": [10, 10, 20, 20]}, said, "thousandths", size=(100, 50), sent_size=(10, 5))["bbox IoU"] == 1
 
 
+def test_a_box_of_an_image_without_a_size_is_compared_with_nothing_that_it_does_not_count() -> None:
+    truth = {"bbox": [100, 200, 200, 400]}
+    assert marked(truth, truth, "thousandths") == {"bbox IoU": 0, "bbox IoU ≥ 0.5": 0}
+    assert marked(truth, truth, sent_size=(10, 5))["bbox IoU"] == 0
+    assert marked(truth, truth)["bbox IoU"] == 1, "in the pixels in which the truth is"
+
+
 @pytest.mark.parametrize(
     ("truth", "text", "expected"),
     [

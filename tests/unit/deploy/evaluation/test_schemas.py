@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from deploy.demo.conversation import ProductInspectionResult
+from deploy.demo.inspection import ProductInspectionResult
 from deploy.evaluation.schemas import SchemaError, response_format
 
 SCHEMA = {"type": "object", "properties": {"part": {"type": "string"}}, "required": ["part"]}
@@ -19,7 +19,7 @@ def test_a_file_is_sent_as_a_strict_schema_under_its_name(tmp_path: pathlib.Path
 
 
 def test_a_pydantic_class_is_taken_by_its_name() -> None:
-    made = response_format("deploy.demo.conversation:ProductInspectionResult")["json_schema"]
+    made = response_format("deploy.demo.inspection:ProductInspectionResult")["json_schema"]
     assert made["name"] == "ProductInspectionResult"
     assert made["schema"] == ProductInspectionResult.model_json_schema()
 
@@ -28,7 +28,7 @@ def test_a_pydantic_class_is_taken_by_its_name() -> None:
     ("said", "reason"),
     [
         ("nowhere.json", "cannot be read"),
-        ("deploy.demo.conversation:Nothing", "has no attribute 'Nothing'"),
+        ("deploy.demo.inspection:Nothing", "has no attribute 'Nothing'"),
         ("no_such_module:Class", "No module named 'no_such_module'"),
         ("deploy.demo.conversation:hold_conversation", "is no pydantic class"),
     ],
