@@ -204,7 +204,7 @@ def _answered(response: httpx.Response) -> dict[str, Any]:
     return {
         # An answer that is all reasoning, or a call, has no words.
         "text": _writable(text) if isinstance(text, str) else "",
-        "finish_reason": None if finish_reason is None else str(finish_reason),
+        "finish_reason": None if finish_reason is None else _writable(str(finish_reason)),
         "model": response.headers.get("x-fovea-model"),
         "cache": response.headers.get("x-fovea-cache"),
         "sent_size": _first_size(response.headers.get("x-fovea-image-sizes", "")),
@@ -230,9 +230,8 @@ def _refusal(response: httpx.Response) -> Refusal:
     """What the gateway says in OpenAI's form, or that something else answered."""
     try:
         error = response.json()["error"]
-        return Refusal(
-            status=response.status_code, code=str(error.get("code") or error.get("type")), message=str(error["message"])
-        )
+        code, message = str(error.get("code") or error.get("type")), str(error["message"])
+        return Refusal(status=response.status_code, code=_writable(code), message=_writable(message))
     except (ValueError, KeyError, TypeError, AttributeError):
         text = response.text[:200].strip()
         return Refusal(status=response.status_code, code=f"http_{response.status_code}", message=text or "no reason given")

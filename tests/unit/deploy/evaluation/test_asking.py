@@ -12,7 +12,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from deploy.evaluation.answers import Answer, AnswerFile
+from deploy.evaluation.answers import Answer, AnswerFile, Refusal
 from deploy.evaluation.asking import ATTEMPTS, Asker, NobodyThere, Question
 from deploy.evaluation.dataset import Dataset, Row
 from tests.conftest import picture
@@ -203,9 +203,12 @@ def test_an_answer_without_words_is_an_empty_one() -> None:
 
 
 def test_half_a_character_can_be_written_down(tmp_path: pathlib.Path) -> None:
-    reply = httpx.Response(200, content=b'{"choices": [{"message": {"content": "a \\ud83d"}}]}')
-    (answer,) = asked_all(Server([reply]), [row()], tmp_path / "answers.jsonl")
-    assert answer.text == "a ?"
+    whole = b'{"choices": [{"message": {"content": "a \\ud83d"}, "finish_reason": "\\ud83d"}]}'
+    refusal = b'{"error": {"code": "\\ud83d", "message": "b \\ud83d"}}'
+    (answer,) = asked_all(Server([httpx.Response(200, content=whole)]), [row()], tmp_path / "answers.jsonl")
+    assert (answer.text, answer.finish_reason) == ("a ?", "?")
+    (answer,) = asked_all(Server([httpx.Response(400, content=refusal)]), [row()], tmp_path / "refusals.jsonl")
+    assert answer.error == Refusal(status=400, code="?", message="b ?")
 
 
 def test_an_image_that_has_gone_is_a_failed_row(tmp_path: pathlib.Path) -> None:
