@@ -16,7 +16,7 @@ SECONDS ?= 3600
 # constraints.txt pins all that CI tests, which is the CPU build.
 PIP := $(BIN)/python -m pip install --quiet $(if $(GPU),,--constraint constraints.txt)
 
-.PHONY: help demo check test test-full manifests bench bench-path bench-affinity bench-images train fuzz lock clean debian-tools linux
+.PHONY: help demo check test test-full manifests bench bench-path bench-beside bench-affinity bench-images train fuzz lock clean debian-tools linux
 
 help:
 	@echo 'make demo       install, serve two small models, and talk with them (ONCE=1: then end)'
@@ -25,6 +25,7 @@ help:
 	@echo 'make test-full  the demo, then every test, also those of many minutes each'
 	@echo 'make bench      what the gateway costs, beside nginx and vllm-router, and with its cache (25 minutes; wants two quiet cores)'
 	@echo 'make bench-path what the gateway adds on the path to a real engine, while `fovea up` runs (two minutes; wants two quiet cores)'
+	@echo 'make bench-beside  what a short request waits for beside streams, while `fovea up` runs (a minute)'
 	@echo 'make bench-affinity  what it is worth that an image'"'"'s questions meet one replica, while `fovea up loadtest/two_replicas.yaml` runs'
 	@echo 'make bench-images  what images cost the gateway, and what shrinking them saves an engine (five minutes)'
 	@echo 'make train      train the demo models anew, into build/trained (two hours on two cores; goes on where it was ended)'
@@ -79,6 +80,10 @@ bench: linux debian-tools
 # It asks a `fovea up` that runs already, with what that was installed with.
 bench-path:
 	$(BIN)/python -m loadtest.path $(BENCH_OPTIONS)
+
+# The same.
+bench-beside:
+	$(BIN)/python -m loadtest.beside $(BENCH_OPTIONS)
 
 # The same: of several replicas.
 bench-affinity:

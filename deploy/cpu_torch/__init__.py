@@ -1,6 +1,7 @@
 """What CPU engines need on their PYTHONPATH.
 
-sitecustomize.py  lets torchvision, torchaudio and torchcodec be imported beside a CPU build of torch
+sitecustomize.py  lets torchvision, torchaudio and torchcodec be imported beside a CPU build of torch, and vLLM's processes
+                  wait for each other without keeping a core from others
 """
 
 import os

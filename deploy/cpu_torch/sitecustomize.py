@@ -1,9 +1,16 @@
-"""Lets torchvision, torchaudio and torchcodec be imported, or be missed politely, beside a CPU build of torch.
+"""What CPU engines need changed of what they import: three packages that are built for CUDA, and how vLLM waits.
+
+Lets torchvision, torchaudio and torchcodec be imported, or be missed politely, beside a CPU build of torch.
 
 PyPI carries the three for CUDA only. Next to CPU torch their compiled parts do not load: torchvision dies with "operator
 torchvision::nms does not exist", the others with "Could not load this library", and each takes transformers and vLLM
 along. What those need is the Python part, so it is enough that the two operator names exist, that torchaudio takes the
 way it has for an installation without its library, and that torchcodec fails with the ImportError vLLM is prepared for.
+
+Lets vLLM's processes wait for each other without `sched_yield`. Between two steps, some milliseconds, they call it without
+pause. On two cores with Linux 6.18, others then waited for a core for up to seven seconds, whatever their priority
+(docs/decisions/0020-cpu-engines-nap.md). A nap leaves the core to others. Machines with GPUs have cores to spare, and
+vLLM waits there as it does by itself.
 
 Python imports a module of this name at start-up when its folder is on PYTHONPATH (`deploy.engine` puts it there for CPU
 engines), so it reaches the Serve replica, EngineCore, the workers and vLLM's model inspection, which are all processes of
@@ -16,6 +23,7 @@ import importlib.machinery
 import importlib.util
 import pathlib
 import sys
+import time
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
@@ -48,17 +56,31 @@ _REMEDIES: dict[str, Callable[[], None]] = {
     "torchaudio": _skip_torchaudio_library,
     "torchcodec": _miss_torchcodec,
 }
+_WAITING = "vllm.distributed.utils"
+"""Where vLLM's processes have their `sched_yield` from (vLLM 0.32)."""
+_NAP_S = 50e-6
 
 
-class _RetryingLoader(importlib.abc.Loader):
-    """Runs the package's own loader; where it fails beside CPU torch, applies the remedy and runs it once more."""
+def _nap() -> None:
+    time.sleep(_NAP_S)
 
-    def __init__(self, loader: importlib.abc.Loader, remedy: Callable[[], None]) -> None:
+
+class _WrappedLoader(importlib.abc.Loader):
+    """A module's own loader, and what is to be done beside it."""
+
+    def __init__(self, loader: importlib.abc.Loader) -> None:
         self._loader = loader
-        self._remedy = remedy
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
+
+
+class _RetryingLoader(_WrappedLoader):
+    """Where it fails beside CPU torch, applies the remedy and runs it once more."""
+
+    def __init__(self, loader: importlib.abc.Loader, remedy: Callable[[], None]) -> None:
+        super().__init__(loader)
+        self._remedy = remedy
 
     def exec_module(self, module: ModuleType) -> None:
         try:
@@ -72,18 +94,26 @@ class _RetryingLoader(importlib.abc.Loader):
             self._loader.exec_module(module)
 
 
+class _NappingLoader(_WrappedLoader):
+    """Takes vLLM's `sched_yield` away before anybody has imported it."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        vars(module)["sched_yield"] = _nap
+
+
 class CpuTorchFinder(importlib.abc.MetaPathFinder):
-    """Wraps the loaders of the three packages, and of nothing else."""
+    """Wraps the loaders of the three packages and of the module that vLLM waits with, and of nothing else."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        remedy = _REMEDIES.get(fullname)
-        if remedy is None:
+        if fullname not in _REMEDIES and fullname != _WAITING:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path)
         if spec is not None and spec.loader is not None:
-            spec.loader = _RetryingLoader(spec.loader, remedy)
+            remedy = _REMEDIES.get(fullname)
+            spec.loader = _NappingLoader(spec.loader) if remedy is None else _RetryingLoader(spec.loader, remedy)
         return spec
 
 

@@ -4,6 +4,22 @@ import subprocess
 import sys
 
 CPU_TORCH = pathlib.Path(__file__).parents[2] / "deploy" / "cpu_torch"
+WAIT = """
+import os, time
+from vllm.distributed.device_communicators import shm_broadcast
+
+def forbidden():
+    raise AssertionError("a core is asked for again and again")
+
+os.sched_yield = forbidden
+condition = object.__new__(shm_broadcast.SpinCondition)
+condition.is_reader, condition.last_read, condition.busy_loop_s = True, time.monotonic(), 60
+used = time.process_time()
+for _ in range(1000):
+    condition.wait()
+print(time.monotonic() - condition.last_read, time.process_time() - used)
+"""
+"""What a process of vLLM does until another has written: as between two steps, when the last was just now."""
 
 
 def run(code: str, *paths: pathlib.Path) -> subprocess.CompletedProcess[str]:
@@ -34,3 +50,16 @@ def test_a_failure_of_another_kind_is_not_hidden(tmp_path: pathlib.Path) -> None
     done = run("import torchvision", CPU_TORCH, tmp_path)
     assert "something else" in done.stderr
     assert done.returncode != 0
+
+
+def test_vllm_s_processes_do_not_keep_a_core_from_others_while_they_wait() -> None:
+    waited = run(WAIT, CPU_TORCH)
+    assert waited.returncode == 0, waited.stderr
+    took_s, used_s = map(float, waited.stdout.splitlines()[-1].split())
+    assert took_s > 1000 * 50e-6
+    assert used_s < took_s / 2
+
+
+def test_vllm_waits_as_it_does_by_itself_where_nothing_is_changed() -> None:
+    """Else the test above would hold whatever is done."""
+    assert "a core is asked for again and again" in run(WAIT, CPU_TORCH.parents[1]).stderr
