@@ -9,13 +9,13 @@ way it has for an installation without its library, and that torchcodec fails wi
 
 Lets vLLM's processes wait for each other without `sched_yield`. Between two steps, some milliseconds, they call it without
 pause. On two cores with Linux 6.18, others then waited for a core for up to seven seconds, whatever their priority
-(docs/decisions/0020-cpu-engines-nap.md). A nap leaves the core to others. Machines with GPUs have cores to spare, and
-vLLM waits there as it does by itself.
+(docs/decisions/0020-cpu-engines-nap.md). A nap leaves the core to others. Beside GPUs, where nothing could be measured,
+vLLM waits as it does by itself.
 
 Python imports a module of this name at start-up when its folder is on PYTHONPATH (`deploy.engine` puts it there for CPU
 engines), so it reaches the Serve replica, EngineCore, the workers and vLLM's model inspection, which are all processes of
-their own; a vLLM plugin would come too late. It costs a process nothing until one of the three is imported, and changes
-nothing unless torch is a CPU build and the import has really failed.
+their own; a vLLM plugin would come too late. It costs a process nothing until one of the four modules is imported. The three
+packages are changed only if torch is a CPU build and the import has really failed, vLLM's wait always.
 """
 
 import importlib.abc

@@ -233,5 +233,5 @@ def _refusal(response: httpx.Response) -> Refusal:
         code, message = str(error.get("code") or error.get("type")), str(error["message"])
         return Refusal(status=response.status_code, code=_writable(code), message=_writable(message))
     except (ValueError, KeyError, TypeError, AttributeError):
-        text = response.text[:200].strip()
+        text = _writable(response.text[:200]).strip()
         return Refusal(status=response.status_code, code=f"http_{response.status_code}", message=text or "no reason given")

@@ -56,7 +56,6 @@ def test_vllm_s_processes_do_not_keep_a_core_from_others_while_they_wait() -> No
     waited = run(WAIT, CPU_TORCH)
     assert waited.returncode == 0, waited.stderr
     took_s, used_s = map(float, waited.stdout.splitlines()[-1].split())
-    assert took_s > 1000 * 50e-6
     assert used_s < took_s / 2
 
 
