@@ -103,6 +103,12 @@ def figure(value: float, score: Score) -> str:
     return f"{100 * value:.1f} %" if score.is_share else f"{value:.3f}"
 
 
+def no_box_is_met(all_scores: Sequence[Score]) -> bool:
+    """Whether there are boxes, and none that was answered touches its truth."""
+    overlaps = [score.value for score in all_scores if not score.is_share and score.metric.endswith(" IoU")]
+    return bool(overlaps) and not any(overlaps)
+
+
 def failures(marked: Sequence[Marked]) -> list[tuple[str, Refusal]]:
     """The ids of the rows that have no answer, and why."""
     return [(one.row.id, one.answer.error) for one in marked if one.answer.error]

@@ -54,6 +54,10 @@ def evaluate(told: Evaluation, console: Console) -> int:
     failed = report.failures(marked)
     scores = report.scores(marked, told.seed)
     console.print(report.score_table(scores))
+    if report.no_box_is_met(scores):
+        console.print(
+            f"\nNo box touches its truth: does the model count in another way than --boxes {told.boxes}?", markup=False
+        )
     if failed:
         console.print(f"\n{len(failed)} of {len(marked)} rows have no answer, and count as wrong:", style="bold")
         console.print(report.failure_table(failed))

@@ -83,6 +83,20 @@ def test_all_rows_are_asked_scored_and_written(engine: FakeEngine, dataset: path
     assert {headers["authorization"] for headers in engine.headers} == {"Bearer k"}
 
 
+def test_boxes_that_are_all_elsewhere_are_asked_about(engine: FakeEngine, tmp_path: pathlib.Path) -> None:
+    async def thousandths(_: Request) -> Response:
+        return completion('{"bbox": [500, 500, 750, 750]}')
+
+    path, truth = tmp_path / "boxes.jsonl", {"bbox": [32, 32, 48, 48]}
+    path.write_text(json.dumps({"id": "1", "image": picture(size=(64, 64)), "question": "where?", "answer": truth}) + "\n")
+    engine.answer = thousandths
+    hint = "does the model count in another way than --boxes sent?"
+    assert hint in " ".join(run(engine, path).output.split())
+    as_counted = run(engine, path, "--boxes", "thousandths")
+    assert "1.000" in as_counted.output
+    assert "No box touches" not in as_counted.output
+
+
 def test_the_same_command_goes_on_where_it_stopped(engine: FakeEngine, dataset: pathlib.Path) -> None:
     engine.answer = dents
     assert run(engine, dataset, "--limit", "3").exit_code == 0
