@@ -30,7 +30,8 @@ _PAUSE_S = 0.1
 _STREAM_TOKENS = 16_000
 _SHORT_TOKENS = 1
 _TIMEOUT = aiohttp.ClientTimeout(total=300)
-_DATA = b"data: {"
+_DATA = b"data: "
+_DONE = b"[DONE]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,10 @@ class _Asker:
 
 def tokens_of(line: bytes) -> int:
     """How many tokens a line of a stream brings, whose chunks have their ids."""
-    if not line.startswith(_DATA):
+    event = line.removeprefix(_DATA).strip()
+    if not line.startswith(_DATA) or event == _DONE:
         return 0
-    return sum(len(choice.get("token_ids") or ()) for choice in orjson.loads(line[5:])["choices"])
+    return sum(len(choice.get("token_ids") or ()) for choice in orjson.loads(event)["choices"])
 
 
 @contextmanager

@@ -18,6 +18,7 @@ their own; a vLLM plugin would come too late. It costs a process nothing until o
 packages are changed only if torch is a CPU build and the import has really failed, vLLM's wait always.
 """
 
+import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -51,13 +52,6 @@ def _miss_torchcodec() -> None:
     raise ImportError("torchcodec is a CUDA build and torch is a CPU build: taken as not installed")
 
 
-_REMEDIES: dict[str, Callable[[], None]] = {
-    "torchvision": _define_torchvision_operators,
-    "torchaudio": _skip_torchaudio_library,
-    "torchcodec": _miss_torchcodec,
-}
-_WAITING = "vllm.distributed.utils"
-"""Where vLLM's processes have their `sched_yield` from (vLLM 0.32)."""
 _NAP_S = 50e-6
 
 
@@ -102,18 +96,26 @@ class _NappingLoader(_WrappedLoader):
         vars(module)["sched_yield"] = _nap
 
 
+_WRAPPERS: dict[str, Callable[[importlib.abc.Loader], _WrappedLoader]] = {
+    "torchvision": functools.partial(_RetryingLoader, remedy=_define_torchvision_operators),
+    "torchaudio": functools.partial(_RetryingLoader, remedy=_skip_torchaudio_library),
+    "torchcodec": functools.partial(_RetryingLoader, remedy=_miss_torchcodec),
+    "vllm.distributed.utils": _NappingLoader,  # where its processes have their `sched_yield` from (vLLM 0.32)
+}
+
+
 class CpuTorchFinder(importlib.abc.MetaPathFinder):
-    """Wraps the loaders of the three packages and of the module that vLLM waits with, and of nothing else."""
+    """Wraps the loaders of these modules, and of nothing else."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in _REMEDIES and fullname != _WAITING:
+        wrapped = _WRAPPERS.get(fullname)
+        if wrapped is None:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path)
         if spec is not None and spec.loader is not None:
-            remedy = _REMEDIES.get(fullname)
-            spec.loader = _NappingLoader(spec.loader) if remedy is None else _RetryingLoader(spec.loader, remedy)
+            spec.loader = wrapped(spec.loader)
         return spec
 
 
